@@ -1,0 +1,218 @@
+"""Reading and writing checkpoints: strict, memory-mapped, every stage alone.
+
+Whatever the layout (`models.layout`), `load_encoder`, `load_selector`, `load_embeddings` and `load_decoder` read only
+their own tensors. A missing, unexpected or misshapen tensor is a `CheckpointError` that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from models.config import EncoderConfig, ModelConfig
+from models.decoder import Decoder
+from models.encoder import ImageEncoder
+from models.errors import CheckpointError
+from models.layout import Files, Layout, read_json, recognise
+from models.pi3 import IGNORED_KEYS, Pi3, Pi3Config
+from models.selector import Selector
+
+Rules = Sequence[tuple[str, str]]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+# Foreign key → ours, as (pattern, replacement); the first match counts. transformers 5 may put `model.` in front.
+RELEASED_ENCODER: Rules = [(r"^(?:model\.)?visual\.spatial_encoder\.", "")]
+RELEASED_SELECTOR: Rules = [
+    (r"^(?:model\.)?visual\.spatial_merger\.", "merger."),
+    (r"^(?:model\.)?visual\.q_former_queries$", "queries"),
+    (r"^(?:model\.)?visual\.q_former_norm\.", "norm."),
+    (r"^(?:model\.)?visual\.(q_former_[12])\.", r"\1."),
+]
+PI3_ENCODER: Rules = [(r"^encoder\.", "")]
+EVERYTHING: Rules = [(r"^", "")]
+EMBEDDINGS = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?embed_tokens\.weight$")
+
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "decoder/*"]
+
+
+def locate(location: str | Path) -> Path:
+    """A local directory as it is; a name of the form `owner/name` from the Hugging Face hub or its cache."""
+    path = Path(location).expanduser()
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(location)):
+        raise CheckpointError(f"{location}: no such directory, and not a hub id of the form owner/name")
+    from huggingface_hub import snapshot_download  # a dependency of transformers, needed for hub ids only
+
+    try:
+        return Path(snapshot_download(str(location), allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub client raises many kinds; all mean that the checkpoint is not to be had
+        raise CheckpointError(f"{location}: no such directory, and the hub did not deliver it ({error})") from error
+
+
+def load_encoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> ImageEncoder:
+    """The image encoder of any layout that has one."""
+    if layout.kind == "pi3":
+        config: EncoderConfig | None = _pi3_config(layout.path).encoder
+        files, rules = Files(layout.path), PI3_ENCODER
+    else:
+        config = layout.model.encoder
+        files, rules = _stage_files(layout, "encoder.safetensors", RELEASED_ENCODER)
+    if config is None:
+        raise CheckpointError(f"{layout.path} has no encoder: a base model answers without geometry")
+    return _fill(lambda: ImageEncoder(config), _read(files, rules), layout.path, device, dtype)
+
+
+def load_selector(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Selector:
+    """Merger, queries and Q-Formers."""
+    config = layout.model.selector
+    if config is None:
+        raise CheckpointError(f"{layout.path} has no selector: a base model answers without geometry")
+    files, rules = _stage_files(layout, "selector.safetensors", RELEASED_SELECTOR)
+    return _fill(lambda: Selector(config), _read(files, rules), layout.path, device, dtype)
+
+
+def load_embeddings(layout: Layout) -> Tensor:
+    """The decoder's input embeddings [vocabulary, D], mapped from their file: only rows that are read cost memory."""
+    files = Files(layout.decoder)
+    key = next((key for key in files.where if EMBEDDINGS.match(key)), None)
+    if key is None:
+        raise CheckpointError(f"{layout.decoder} has no embed_tokens.weight")
+    with safe_open(files.where[key], framework="pt") as file:
+        return file.get_tensor(key)
+
+
+def load_decoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
+    """Vision tower and language model, read by transformers from the decoder's directory."""
+    try:
+        with _quiet_transformers():
+            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                layout.decoder, dtype=dtype, output_loading_info=True, local_files_only=True
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{layout.decoder} cannot be loaded: {error}") from error
+    others = [*RELEASED_ENCODER, *RELEASED_SELECTOR] if layout.kind == "released" else []
+    unexpected = [k for k in report["unexpected_keys"] if not any(re.match(pattern, k) for pattern, _ in others)]
+    _refuse(layout.decoder, missing=report["missing_keys"], unexpected=unexpected)
+    return Decoder(model.to(device).eval().requires_grad_(False), layout.model.decoder.tokens_per_second)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No table of unexpected keys in the log: `load_decoder` judges the same report and raises."""
+    reporter = logging.getLogger("transformers")
+    level = reporter.level
+    reporter.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reporter.setLevel(level)
+
+
+def load_pi3(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Pi3:
+    """The whole π³ from a directory with `model.safetensors`; of published size unless a config.json says otherwise."""
+    config = _pi3_config(path)
+    return _fill(lambda: Pi3(config), _read(Files(path), EVERYTHING), path, device, dtype)
+
+
+def write(
+    directory: Path,
+    config: ModelConfig,
+    decoder: Qwen2_5_VLForConditionalGeneration,
+    encoder: ImageEncoder | None = None,
+    selector: Selector | None = None,
+    manifest: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes our layout, but for the tokenizer, whose files the caller puts into `decoder/` before.
+
+    `manifest` says where the weights come from (run, data, metrics, licence); sizes and hashes are added here.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, module in (("encoder", encoder), ("selector", selector)):
+        if module is not None:
+            save_file({k: v.contiguous() for k, v in module.state_dict().items()}, directory / f"{name}.safetensors")
+    decoder.save_pretrained(directory / "decoder")
+    data = {
+        "name": config.name,
+        "frames": config.frames.to_json(),
+        "encoder": config.encoder.to_json() if encoder is not None and config.encoder else None,
+        "selector": config.selector.to_json() if selector is not None and config.selector else None,
+    }
+    (directory / "config.json").write_text(json.dumps(data, indent=1) + "\n")
+    facts = {**(manifest or {}), "files": hashes(directory)}
+    (directory / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    """sha256 of every file that decides an answer, by its name in the directory."""
+    kinds = {".safetensors", ".json", ".txt", ".jinja"}
+    files = sorted(p for p in directory.rglob("*") if p.suffix in kinds and p.name != "manifest.json")
+    return {p.relative_to(directory).as_posix(): sha256(p) for p in files}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_layout(location: str | Path) -> Layout:
+    """`locate` and `recognise` in one."""
+    return recognise(locate(location))
+
+
+def _pi3_config(path: Path) -> Pi3Config:
+    """The sizes beside the weights, in the form of our fixtures; the published ones where there are none."""
+    config = path / "config.json"
+    data = read_json(config) if config.is_file() else {}
+    return Pi3Config.from_json(data) if "heads" in data else Pi3Config.published()
+
+
+def _stage_files(layout: Layout, own: str, released: Rules) -> tuple[Files, Rules]:
+    return (Files(layout.path, own), EVERYTHING) if layout.kind == "ours" else (Files(layout.path), released)
+
+
+def _read(files: Files, rules: Rules) -> dict[str, Tensor]:
+    """Maps the tensors that a rule names, under our names. Their bytes stay on disk until they are used."""
+    renamed: dict[Path, dict[str, str]] = {}
+    for key, path in files.where.items():
+        rule = next((rule for rule in rules if re.match(rule[0], key)), None)
+        if rule is not None:
+            renamed.setdefault(path, {})[key] = re.sub(*rule, key, count=1)
+    tensors: dict[str, Tensor] = {}
+    for path, names in renamed.items():
+        with safe_open(path, framework="pt") as file:
+            tensors |= {ours: file.get_tensor(theirs) for theirs, ours in names.items() if ours not in IGNORED_KEYS}
+    return tensors
+
+
+def _fill(
+    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], where: Path, device: str, dtype: torch.dtype
+) -> ModuleT:
+    """A module of the right shape with exactly these tensors; nothing is allocated for weights that are replaced."""
+    with torch.device("meta"):
+        module = make()
+    wanted = module.state_dict()
+    _refuse(where, missing=wanted.keys() - tensors.keys(), unexpected=tensors.keys() - wanted.keys())
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise CheckpointError(f"{where}: {key} is {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}")
+    module.load_state_dict(tensors, assign=True)
+    return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _refuse(where: Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    for what, keys in (("lacks", sorted(missing)), ("has unexpected", sorted(unexpected))):
+        if keys:
+            raise CheckpointError(f"{where} {what} {len(keys)} tensors: {', '.join(keys[:5])}{'…' * (len(keys) > 5)}")

@@ -1,0 +1,130 @@
+"""The prompt: one function for training and serving builds it, one rule says which of its text the selector reads.
+
+before: <|im_start|>system … user\n<|vision_start|>     then the video tokens
+after:  [geometry tokens]<|vision_end|>\n{question} … <|im_start|>assistant\n
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from models.errors import InvalidQuestion
+
+SYSTEM = "You are a helpful assistant."
+LETTERS = string.ascii_uppercase
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of Qwen's special tokens. The selector reads none of them."""
+
+    endoftext: int = 151643
+    im_start: int = 151644
+    im_end: int = 151645
+    vision_start: int = 151652
+    vision_end: int = 151653
+    vision_pad: int = 151654
+    image_pad: int = 151655
+    video_pad: int = 151656
+
+    @classmethod
+    def from_vocabulary(cls, ids: Mapping[str, int]) -> Self:
+        """From token text to id, as a tokenizer's `get_vocab()` gives it."""
+        return cls(**{name: ids[f"<|{name}|>"] for name in cls.__dataclass_fields__})
+
+    @property
+    def ids(self) -> frozenset[int]:
+        return frozenset(self.__dict__.values())
+
+
+class Tokenizer(Protocol):
+    """What we need of a tokenizer: plain text to ids (never special ones) and back, and the special ids."""
+
+    special: SpecialTokens
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before and after the video's place. The number of video tokens is known only when the clip is."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    special: SpecialTokens
+
+    @classmethod
+    def from_ids(cls, ids: Sequence[int], special: SpecialTokens) -> Self:
+        """Cuts out the one run of video placeholders of a finished sequence (video and geometry tokens alike)."""
+        places = [i for i, token in enumerate(ids) if token == special.video_pad]
+        if not places or places != list(range(places[0], places[-1] + 1)):
+            raise ValueError(f"expected one unbroken run of video placeholders, got {len(places)} at {places[:3]}…")
+        return cls(tuple(ids[: places[0]]), tuple(ids[places[-1] + 1 :]), special)
+
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """What the selector reads: all text of the prompt, before and after the video, without special tokens."""
+        return tuple(token for token in self.before + self.after if token not in self.special.ids)
+
+    def input_ids(self, video_tokens: int, geometry_tokens: int) -> list[int]:
+        """The whole sequence: geometry tokens follow the last video token and share its placeholder id."""
+        return [*self.before, *[self.special.video_pad] * (video_tokens + geometry_tokens), *self.after]
+
+
+def build_prompt(tokenizer: Tokenizer, question: str, options: Sequence[str] = ()) -> Prompt:
+    """The prompt of the published recipe, ready for the answer.
+
+    Text is encoded as plain text: a question that spells `<|im_end|>` cannot end the turn.
+
+    Raises:
+        InvalidQuestion: the question is empty; one option; more than 26 options; an empty or repeated option.
+    """
+    special = tokenizer.special
+    text = question_text(question, options)
+    before = [special.im_start, *tokenizer.encode(f"system\n{SYSTEM}"), special.im_end, *tokenizer.encode("\n")]
+    before += [special.im_start, *tokenizer.encode("user\n"), special.vision_start]
+    after = [special.vision_end, *tokenizer.encode(f"\n{text}"), special.im_end, *tokenizer.encode("\n")]
+    after += [special.im_start, *tokenizer.encode("assistant\n")]
+    return Prompt(tuple(before), tuple(after), special)
+
+
+def question_text(question: str, options: Sequence[str] = ()) -> str:
+    """`{question}` or `{question}\\nOptions:\\nA {first}\\nB {second}…`."""
+    question = question.strip()
+    options = [option.strip() for option in options]
+    _check(question, options)
+    if not options:
+        return question
+    lines = [f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([question, "Options:", *lines])
+
+
+def letter_ids(tokenizer: Tokenizer, count: int) -> list[int]:
+    """Ids of the bare letters A, B, … as they stand at the start of an answer; each must be one token."""
+    ids = []
+    for letter in LETTERS[:count]:
+        token = tokenizer.encode(letter)
+        if len(token) != 1:
+            raise ValueError(f"the tokenizer splits the option letter {letter!r} into {len(token)} tokens")
+        ids += token
+    return ids
+
+
+def _check(question: str, options: Sequence[str]) -> None:
+    if not question:
+        raise InvalidQuestion("the question is empty", field="question", value="")
+    if len(options) == 1 or len(options) > len(LETTERS):
+        raise InvalidQuestion(
+            f"{len(options)} options; give none, or 2 to {len(LETTERS)}",
+            field="options", value=len(options), limit=len(LETTERS),
+        )  # fmt: skip
+    for index, option in enumerate(options):
+        if not option:
+            raise InvalidQuestion(f"option {LETTERS[index]} is empty", field="options", value=index)
+        if option in options[:index]:
+            raise InvalidQuestion(f"option {LETTERS[index]} repeats an earlier one", field="options", value=option)

@@ -1,0 +1,184 @@
+"""The geometry selector (GSM): from the encoder's features and a question to a few geometry tokens (arXiv 2512.20557).
+
+    features ─► Merger ─► geometry memory ──────────────┐
+    text embeddings ─► Q-Former 1 ─► question queries ─► Q-Former 2 ─► RMSNorm ─► geometry tokens
+
+Legend: B pairs of clip and question, F frames, P patches of a frame, C feature width, M memory tokens of a clip,
+L text tokens, Q learned queries, D model width, N heads, K key/value heads, E head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from models.config import SelectorConfig
+from models.rope import Grid, grid_positions, multimodal_angles, rotate, text_positions
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`tokens` [B, Q, D]. `attention`, when asked for: one [Q, M] per pair, Q-Former 2's, averaged over the heads; rows
+    sum to 1; M runs over the clip's grid (time, row, column)."""
+
+    tokens: Tensor
+    attention: list[Tensor] | None = None
+
+
+class Merger(nn.Module):
+    """Joins the features of 2 consecutive frames x 2 x 2 patches and projects them to the decoder's width."""
+
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.merge, self.stride = config.spatial_merge, config.temporal_patch
+        width = config.feature_size * self.stride * self.merge**2
+        self.ln_q = nn.RMSNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.hidden_size))
+
+    def forward(self, features: Tensor, rows: int) -> Tensor:
+        """features [F, P, C] with F even and P = (2*rows)*(2*columns), row by row → [M, D]."""
+        joined = rearrange(
+            features,
+            "(t s) (r a w b) c -> (t r w) (s a b c)",
+            s=self.stride, a=self.merge, b=self.merge, r=rows,
+        )  # fmt: skip
+        return self.mlp(self.ln_q(joined))
+
+
+class CrossAttention(nn.Module):
+    """Attention of queries to a target with grouped heads and multimodal RoPE; q, k, v have biases, o has none."""
+
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        keys = config.num_key_value_heads * config.head_size
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, keys)
+        self.v_proj = nn.Linear(config.hidden_size, keys)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, target: Tensor, x_angles: Angles, target_angles: Angles, mask: Tensor, weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [B, Q, D], target [B, M, D], mask [B, M] (True: may be seen) → [B, Q, D] and, when asked, [B, Q, M]."""
+        size = self.config.head_size
+        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        q = rotate(rearrange(self.q_proj(x), "b q (n e) -> b n q e", e=size), *x_angles)
+        k = rotate(rearrange(self.k_proj(target), "b m (k e) -> b k m e", e=size), *target_angles)
+        v = rearrange(self.v_proj(target), "b m (k e) -> b k m e", e=size)
+        visible = rearrange(mask, "b m -> b 1 1 m")
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=group > 1)
+        attention = None
+        if weights:
+            scores = q.float() @ repeat(k.float(), "b k m e -> b (k g) e m", g=group) / size**0.5
+            attention = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1).mean(dim=1)
+        return self.o_proj(rearrange(out, "b n q e -> b q (n e)")), attention
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class QFormer(nn.Module):
+    """One layer of cross-attention and MLP, pre-normalised; queries and target share one norm, as in the release."""
+
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attn = CrossAttention(config)
+        self.norm2 = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(
+        self, x: Tensor, target: Tensor, x_angles: Angles, target_angles: Angles, mask: Tensor, weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        out, attention = self.attn(self.norm1(x), self.norm1(target), x_angles, target_angles, mask, weights)
+        x = x + out
+        return x + self.mlp(self.norm2(x)), attention
+
+
+class Selector(nn.Module):
+    """`remember` once per clip, `select` once per question. State-dict keys are ours; `models.release` maps theirs."""
+
+    def __init__(self, config: SelectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.merger = Merger(config)
+        self.queries = nn.Parameter(torch.empty(config.num_queries, config.hidden_size).normal_(std=0.02))
+        self.q_former_1 = QFormer(config)
+        self.q_former_2 = QFormer(config)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def remember(self, features: Tensor, grid: Grid) -> Tensor:
+        """A clip's geometry memory [M, D] from its features [F, P, C]; M = grid.size.
+
+        Raises:
+            ValueError: the features are not those of a clip with this grid.
+        """
+        per_token = self.config.temporal_patch * self.config.spatial_merge**2
+        if features.shape[0] * features.shape[1] != grid.size * per_token:
+            raise ValueError(f"{tuple(features.shape[:2])} features do not make {grid.size} tokens of {per_token} each")
+        return self.merger(features, grid.rows)
+
+    def ask(self, text: Sequence[Tensor]) -> Tensor:
+        """Question queries [B, Q, D] from the embeddings [L_b, D] of each question's text (Q-Former 1)."""
+        target, mask = _pad(text)
+        positions = repeat(text_positions(target.shape[1], device=target.device), "a l -> a b l", b=len(text))
+        queries = repeat(self.queries, "q d -> b q d", b=len(text))
+        exact = self._rounding(queries)
+        out, _ = self.q_former_1(
+            queries, target, self._query_angles(queries), self._angles(positions, exact), mask
+        )  # fmt: skip
+        return out
+
+    def select(
+        self, text: Sequence[Tensor], memories: Sequence[Tensor], grids: Sequence[Grid], attention: bool = False
+    ) -> Selection:
+        """Geometry tokens for B pairs of a question and a clip; a pair's result does not depend on its neighbours.
+
+        text: the language model's input embeddings [L_b, D] of the tokens that the selector reads (`Prompt.text_ids`).
+        memories: [M_b, D] from `remember`; grids: theirs.
+        """
+        queries = self.ask(text)
+        memory, mask = _pad(memories)
+        places = [grid_positions(grid, self.config.tokens_per_second, memory.device) for grid in grids]
+        positions = rearrange(pad_sequence([p.T for p in places], batch_first=True), "b m a -> a b m")
+        out, weights = self.q_former_2(
+            queries, memory, self._query_angles(queries), self._angles(positions), mask, weights=attention
+        )
+        kept = [w[:, : len(m)] for w, m in zip(weights, memories, strict=True)] if weights is not None else None
+        return Selection(self.norm(out), kept)
+
+    def _query_angles(self, queries: Tensor) -> Angles:
+        positions = repeat(text_positions(queries.shape[1], device=queries.device), "a q -> a b q", b=len(queries))
+        return self._angles(positions, self._rounding(queries))
+
+    def _rounding(self, x: Tensor) -> torch.dtype | None:
+        return x.dtype if self.config.position_dtype == "activation" else None
+
+    def _angles(self, positions: Tensor, rounded_to: torch.dtype | None = None) -> Angles:
+        sections = self.config.mrope_section
+        return multimodal_angles(positions, self.config.head_size, sections, self.config.rope_theta, rounded_to)
+
+
+Angles = tuple[Tensor, Tensor]
+
+
+def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """[L_b, D] each → [B, L, D] filled with zeros and the mask [B, L] of what is real."""
+    lengths = torch.tensor([len(s) for s in sequences], device=sequences[0].device)
+    padded = pad_sequence(list(sequences), batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
