@@ -12,15 +12,18 @@ from models.prompt import SpecialTokens
 
 
 class QwenTokenizer:
-    """Wraps `tokenizer.json`. Safe to share between threads: its settings are fixed here and never changed."""
+    """Wraps `tokenizer.json`. Safe to share between threads: nothing in it changes after it was made."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the decoder directory needs its tokenizer")
         self._tokenizer = FastTokenizer.from_file(str(path))
-        # Without this, text that spells "<|im_end|>" is encoded as the token that ends a turn.
-        self._tokenizer.encode_special_tokens = True
+        # Encodes with the bare vocabulary: with the added tokens, text that spells "<|im_end|>" would become the token
+        # that ends a turn. There is also a flag for this, but pickling and copying lose it.
+        self._plain = FastTokenizer(self._tokenizer.model)
+        self._plain.normalizer = self._tokenizer.normalizer
+        self._plain.pre_tokenizer = self._tokenizer.pre_tokenizer
         try:
             self.special = SpecialTokens.from_vocabulary(self._tokenizer.get_vocab(with_added_tokens=True))
         except KeyError as missing:
@@ -28,7 +31,7 @@ class QwenTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._plain.encode(text).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer; special tokens are left out."""

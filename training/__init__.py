@@ -1,0 +1,1 @@
+"""Makes what the service loads: the embedded checkpoint's tokenizer and sample, scenes, questions, training, export."""
