@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -25,7 +25,7 @@ from models.config import EncoderConfig, ModelConfig
 from models.decoder import Decoder
 from models.encoder import ImageEncoder
 from models.errors import CheckpointError
-from models.layout import Files, Layout, read_json, recognise
+from models.layout import Files, Layout, opened, read_json, recognise
 from models.pi3 import IGNORED_KEYS, Pi3, Pi3Config
 from models.selector import Selector
 
@@ -48,16 +48,17 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "decoder/*"]
 
 
 def locate(location: str | Path) -> Path:
-    """A local directory as it is; a name of the form `owner/name` from the Hugging Face hub or its cache."""
+    """A local directory as it is; `owner/name` or `owner/name@revision` from the Hugging Face hub or its cache."""
     path = Path(location).expanduser()
-    if path.exists():
+    if str(location) and path.exists():
         return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(location)):
-        raise CheckpointError(f"{location}: no such directory, and not a hub id of the form owner/name")
+    hub = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(location))
+    if hub is None:
+        raise CheckpointError(f"{str(location)!r}: no such directory, and not a hub id of the form owner/name")
     from huggingface_hub import snapshot_download  # a dependency of transformers, needed for hub ids only
 
     try:
-        return Path(snapshot_download(str(location), allow_patterns=HUB_FILES))
+        return Path(snapshot_download(hub[1], revision=hub[2], allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client raises many kinds; all mean that the checkpoint is not to be had
         raise CheckpointError(f"{location}: no such directory, and the hub did not deliver it ({error})") from error
 
@@ -72,7 +73,7 @@ def load_encoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch
         files, rules = _stage_files(layout, "encoder.safetensors", RELEASED_ENCODER)
     if config is None:
         raise CheckpointError(f"{layout.path} has no encoder: a base model answers without geometry")
-    return _fill(lambda: ImageEncoder(config), _read(files, rules), layout.path, device, dtype)
+    return _fill(lambda: ImageEncoder(config), _read(files, rules), f"{layout.path}: the encoder", device, dtype)
 
 
 def load_selector(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Selector:
@@ -81,32 +82,42 @@ def load_selector(layout: Layout, device: str = "cpu", dtype: torch.dtype = torc
     if config is None:
         raise CheckpointError(f"{layout.path} has no selector: a base model answers without geometry")
     files, rules = _stage_files(layout, "selector.safetensors", RELEASED_SELECTOR)
-    return _fill(lambda: Selector(config), _read(files, rules), layout.path, device, dtype)
+    return _fill(lambda: Selector(config), _read(files, rules), f"{layout.path}: the selector", device, dtype)
 
 
 def load_embeddings(layout: Layout) -> Tensor:
-    """The decoder's input embeddings [vocabulary, D], mapped from their file: only rows that are read cost memory."""
+    """The input embeddings [vocabulary, D] in their file's dtype, mapped: only rows that are read cost memory."""
     files = Files(layout.decoder)
     key = next((key for key in files.where if EMBEDDINGS.match(key)), None)
     if key is None:
         raise CheckpointError(f"{layout.decoder} has no embed_tokens.weight")
-    with safe_open(files.where[key], framework="pt") as file:
+    with opened(files.where[key]) as file:
         return file.get_tensor(key)
 
 
 def load_decoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
     """Vision tower and language model, read by transformers from the decoder's directory."""
+    tokens_per_second = layout.model.decoder.tokens_per_second
     try:
         with _quiet_transformers():
             model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                layout.decoder, dtype=dtype, output_loading_info=True, local_files_only=True
+                layout.decoder,
+                dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are in the report
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{layout.decoder} cannot be loaded: {error}") from error
     others = [*RELEASED_ENCODER, *RELEASED_SELECTOR] if layout.kind == "released" else []
     unexpected = [k for k in report["unexpected_keys"] if not any(re.match(pattern, k) for pattern, _ in others)]
-    _refuse(layout.decoder, missing=report["missing_keys"], unexpected=unexpected)
-    return Decoder(model.to(device).eval().requires_grad_(False), layout.model.decoder.tokens_per_second)
+    where = f"{layout.decoder}: the decoder"
+    _refuse(where, missing=report["missing_keys"], unexpected=unexpected)
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        raise _misshapen(where, key, found, wanted)
+    if model.generation_config.eos_token_id is None:
+        raise CheckpointError(f"{layout.decoder} states no eos_token_id, so no answer would end")
+    return Decoder(model.to(device), tokens_per_second).eval().requires_grad_(False)
 
 
 @contextmanager
@@ -124,7 +135,7 @@ def _quiet_transformers() -> Iterator[None]:
 def load_pi3(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Pi3:
     """The whole π³ from a directory with `model.safetensors`; of published size unless a config.json says otherwise."""
     config = _pi3_config(path)
-    return _fill(lambda: Pi3(config), _read(Files(path), EVERYTHING), path, device, dtype)
+    return _fill(lambda: Pi3(config), _read(Files(path), EVERYTHING), f"{path}: π³", device, dtype)
 
 
 def write(
@@ -139,16 +150,21 @@ def write(
 
     `manifest` says where the weights come from (run, data, metrics, licence); sizes and hashes are added here.
     """
+    for name, module, sizes in (("encoder", encoder, config.encoder), ("selector", selector, config.selector)):
+        if (module is None) != (sizes is None):
+            raise CheckpointError(f"{name}: give both weights and sizes in the config, or neither")
     directory.mkdir(parents=True, exist_ok=True)
     for name, module in (("encoder", encoder), ("selector", selector)):
         if module is not None:
             save_file({k: v.contiguous() for k, v in module.state_dict().items()}, directory / f"{name}.safetensors")
     decoder.save_pretrained(directory / "decoder")
+    for path in directory.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors lets only the writer read them, and a service often runs as somebody else
     data = {
         "name": config.name,
         "frames": config.frames.to_json(),
-        "encoder": config.encoder.to_json() if encoder is not None and config.encoder else None,
-        "selector": config.selector.to_json() if selector is not None and config.selector else None,
+        "encoder": config.encoder.to_json() if config.encoder else None,
+        "selector": config.selector.to_json() if config.selector else None,
     }
     (directory / "config.json").write_text(json.dumps(data, indent=1) + "\n")
     facts = {**(manifest or {}), "files": hashes(directory)}
@@ -192,13 +208,13 @@ def _read(files: Files, rules: Rules) -> dict[str, Tensor]:
             renamed.setdefault(path, {})[key] = re.sub(*rule, key, count=1)
     tensors: dict[str, Tensor] = {}
     for path, names in renamed.items():
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             tensors |= {ours: file.get_tensor(theirs) for theirs, ours in names.items() if ours not in IGNORED_KEYS}
     return tensors
 
 
 def _fill(
-    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], where: Path, device: str, dtype: torch.dtype
+    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], where: str, device: str, dtype: torch.dtype
 ) -> ModuleT:
     """A module of the right shape with exactly these tensors; nothing is allocated for weights that are replaced."""
     with torch.device("meta"):
@@ -207,12 +223,16 @@ def _fill(
     _refuse(where, missing=wanted.keys() - tensors.keys(), unexpected=tensors.keys() - wanted.keys())
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
-            raise CheckpointError(f"{where}: {key} is {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}")
+            raise _misshapen(where, key, tensor.shape, wanted[key].shape)
     module.load_state_dict(tensors, assign=True)
     return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
-def _refuse(where: Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+def _misshapen(where: str, key: str, found: torch.Size, wanted: torch.Size) -> CheckpointError:
+    return CheckpointError(f"{where} has {key} of shape {tuple(found)}, expected {tuple(wanted)}")
+
+
+def _refuse(where: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
     for what, keys in (("lacks", sorted(missing)), ("has unexpected", sorted(unexpected))):
         if keys:
             raise CheckpointError(f"{where} {what} {len(keys)} tensors: {', '.join(keys[:5])}{'…' * (len(keys) > 5)}")

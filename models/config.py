@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from models.errors import CheckpointError
 
@@ -18,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Config:
-    """Strict reading from JSON: an unknown or missing key is an error that names it."""
+    """Strict reading from JSON: an unknown key, and a missing one that has no default, is an error that names it."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -92,7 +92,11 @@ class SelectorConfig(Config):
     tokens_per_second: int = 2
     spatial_merge: int = 2
     temporal_patch: int = 2
-    position_dtype: str = "float32"
+    position_dtype: Literal["float32", "activation"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.position_dtype not in ("float32", "activation"):
+            raise CheckpointError(f"position_dtype is {self.position_dtype!r}, expected 'float32' or 'activation'")
 
     @property
     def head_size(self) -> int:
@@ -100,7 +104,7 @@ class SelectorConfig(Config):
 
 
 @dataclass(frozen=True)
-class VisionConfig(Config):
+class VisionConfig:
     """Qwen2.5-VL's vision tower. `window_size` in pixels; `full_attention` lists the blocks that see a whole frame."""
 
     hidden_size: int = 1280
@@ -112,7 +116,7 @@ class VisionConfig(Config):
 
 
 @dataclass(frozen=True)
-class DecoderConfig(Config):
+class DecoderConfig:
     """Qwen2.5-VL's language model and vision tower."""
 
     vocab_size: int = 152_064

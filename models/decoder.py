@@ -42,6 +42,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = model
         self.tokens_per_second = tokens_per_second
+        # `generate` takes from here what a call leaves open, and Qwen's file penalises repetition: not greedy then.
+        stated = model.generation_config
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=stated.bos_token_id, eos_token_id=stated.eos_token_id, pad_token_id=stated.pad_token_id
+        )
 
     @property
     def embeddings(self) -> Tensor:

@@ -9,7 +9,8 @@ pi3        π³'s own weights: `encoder.`, `decoder.`, heads
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,12 +45,13 @@ class Files:
         """Name of each tensor → the file that holds it."""
         index = self.directory / f"{self.single}.index.json"
         if index.is_file():
-            shards = read_json(index)["weight_map"]
+            shards = _entry(read_json(index), "weight_map", index)
             return {key: self.directory / shard for key, shard in shards.items()}
-        return dict.fromkeys(_keys(self.directory / self.single), self.directory / self.single)
+        with opened(self.directory / self.single, "np") as file:
+            return dict.fromkeys(file.keys(), self.directory / self.single)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        with safe_open(self.where[key], framework="np") as file:
+        with opened(self.where[key], "np") as file:
             return tuple(file.get_slice(key).get_shape())
 
 
@@ -79,7 +81,7 @@ def recognise(path: Path) -> Layout:
     Raises:
         CheckpointError: it does not exist or is none of the four.
     """
-    if (path / "model.safetensors").is_file() and "point_head.proj.weight" in Files(path).where:
+    if any(path.glob("model.safetensors*")) and "point_head.proj.weight" in Files(path).where:
         return Layout("pi3", path)
     config = path / "config.json"
     if not config.is_file():
@@ -96,7 +98,8 @@ def _ours(path: Path, data: Mapping[str, Any]) -> Layout:
     decoder = decoder_config(read_json(path / "decoder" / "config.json"))
     encoder = EncoderConfig.from_json(data["encoder"]) if data.get("encoder") else None
     selector = SelectorConfig.from_json(data["selector"]) if data.get("selector") else None
-    config = ModelConfig(data["name"], FramesConfig.from_json(data["frames"]), decoder, encoder, selector)
+    name = _entry(data, "name", path / "config.json")
+    config = ModelConfig(name, FramesConfig.from_json(data["frames"]), decoder, encoder, selector)
     return Layout("ours", path, config, special_tokens(path / "decoder"))
 
 
@@ -118,10 +121,10 @@ def _qwen(path: Path, data: Mapping[str, Any]) -> Layout:
 def decoder_config(data: Mapping[str, Any]) -> DecoderConfig:
     """Our view of a Qwen2.5-VL `config.json`, flat (as on the hub) or nested (as transformers 5 writes it)."""
     text = data.get("text_config") or data
-    vision = data["vision_config"]
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     defaults = VisionConfig()
     try:
+        vision = data["vision_config"]
         return DecoderConfig(
             vocab_size=text["vocab_size"],
             hidden_size=text["hidden_size"],
@@ -167,11 +170,17 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
-def _keys(path: Path) -> list[str]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
+@contextmanager
+def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """`safe_open`; a missing or damaged file, or one without the tensor that is asked for, is a `CheckpointError`."""
     try:
-        with safe_open(path, framework="np") as file:
-            return list(file.keys())
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from None
+
+
+def _entry(data: Mapping[str, Any], key: str, path: Path) -> Any:
+    if key not in data:
+        raise CheckpointError(f"{path} lacks {key!r}")
+    return data[key]

@@ -82,7 +82,8 @@ def build_prompt(tokenizer: Tokenizer, question: str, options: Sequence[str] = (
     Text is encoded as plain text: a question that spells `<|im_end|>` cannot end the turn.
 
     Raises:
-        InvalidQuestion: the question is empty; one option; more than 26 options; an empty or repeated option.
+        InvalidQuestion: the question is empty; one option; more than 26 options; an option that is empty, repeated or
+            of several lines (it could pose as the next option).
     """
     special = tokenizer.special
     text = question_text(question, options)
@@ -125,6 +126,8 @@ def _check(question: str, options: Sequence[str]) -> None:
         )  # fmt: skip
     for index, option in enumerate(options):
         if not option:
-            raise InvalidQuestion(f"option {LETTERS[index]} is empty", field="options", value=index)
+            raise InvalidQuestion(f"option {LETTERS[index]} is empty", field="options", value=option)
+        if "\n" in option:
+            raise InvalidQuestion(f"option {LETTERS[index]} has more than one line", field="options", value=option)
         if option in options[:index]:
             raise InvalidQuestion(f"option {LETTERS[index]} repeats an earlier one", field="options", value=option)

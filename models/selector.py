@@ -111,7 +111,7 @@ class QFormer(nn.Module):
 
 
 class Selector(nn.Module):
-    """`remember` once per clip, `select` once per question. State-dict keys are ours; `models.release` maps theirs."""
+    """`remember` once per clip, `select` once per question. `models.checkpoint` maps the release's names to these."""
 
     def __init__(self, config: SelectorConfig) -> None:
         super().__init__()
@@ -128,9 +128,11 @@ class Selector(nn.Module):
         Raises:
             ValueError: the features are not those of a clip with this grid.
         """
-        per_token = self.config.temporal_patch * self.config.spatial_merge**2
-        if features.shape[0] * features.shape[1] != grid.size * per_token:
-            raise ValueError(f"{tuple(features.shape[:2])} features do not make {grid.size} tokens of {per_token} each")
+        frames = grid.times * self.config.temporal_patch
+        patches = grid.rows * grid.columns * self.config.spatial_merge**2
+        expected = (frames, patches, self.config.feature_size)
+        if features.shape != expected:
+            raise ValueError(f"features are {tuple(features.shape)}; a clip of {grid} has {expected}")
         return self.merger(features, grid.rows)
 
     def ask(self, text: Sequence[Tensor]) -> Tensor:
@@ -138,10 +140,8 @@ class Selector(nn.Module):
         target, mask = _pad(text)
         positions = repeat(text_positions(target.shape[1], device=target.device), "a l -> a b l", b=len(text))
         queries = repeat(self.queries, "q d -> b q d", b=len(text))
-        exact = self._rounding(queries)
-        out, _ = self.q_former_1(
-            queries, target, self._query_angles(queries), self._angles(positions, exact), mask
-        )  # fmt: skip
+        text_angles = self._angles(positions, self._rounding(queries))
+        out, _ = self.q_former_1(queries, target, self._query_angles(queries), text_angles, mask)
         return out
 
     def select(

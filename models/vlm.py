@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from models.checkpoint import load_decoder, load_encoder, load_selector, open_layout
 from models.config import ModelConfig
@@ -85,7 +86,7 @@ class VisionLanguageModel:
     @torch.inference_mode()
     def compose(self, clip: Clip, prompt: Prompt, geometry: bool = True) -> Inputs:
         """The decoder's input for a clip and a prompt, with or without geometry tokens."""
-        frames, grid = torch.from_numpy(clip.frames), clip_grid(clip)
+        frames, grid = clip_frames(clip), clip_grid(clip)
         video = self.decoder.see(frames)
         tokens = self.select(frames, grid, prompt).tokens[0] if geometry and self.selector is not None else None
         return self.decoder.compose(prompt, grid, video, tokens)
@@ -107,6 +108,14 @@ def choice_answer(probabilities: Tensor, prompt_tokens: int) -> Answer:
     """The answer to a question with options, from the probabilities of its letters."""
     by_letter = dict(zip(LETTERS, probabilities.tolist(), strict=False))
     return Answer(max(by_letter, key=by_letter.__getitem__), by_letter, prompt_tokens, 1)
+
+
+def clip_frames(clip: Clip) -> Tensor:
+    """The frames of a clip [F, H, W, 3], sharing its memory: for reading only, as they may lie in Ray's object store.
+
+    Through DLPack, because `torch.from_numpy` warns of arrays that are read-only.
+    """
+    return from_dlpack(clip.frames)
 
 
 def clip_grid(clip: Clip) -> Grid:
