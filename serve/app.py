@@ -1,0 +1,63 @@
+"""The whole service on one screen: which stage asks which. Nothing else binds deployments.
+
+ingress ──► decoder ──┬──► frames
+                      └──► selector ──► encoder ──► frames
+"""
+
+from __future__ import annotations
+
+import os
+
+from ray.serve import Application, Deployment, deployment
+
+from models.checkpoint import locate
+from models.layout import recognise
+from serve.decoder import Decoder
+from serve.encoder import Encoder
+from serve.frames import Frames
+from serve.ingress import Ingress
+from serve.selector import Selector
+from serve.settings import Settings, Stage
+
+# With either of these Ray passes results by value, at most 4 MiB each: a clip's tensors would fail with HTTP 500.
+FORBIDDEN = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT")
+
+
+def build(args: Settings) -> Application:
+    """The application for `serve.run`, or for `import_path: serve.app:build` in a Serve config with `args`.
+
+    Raises:
+        CheckpointError: there is no checkpoint where the settings say.
+        RuntimeError: the environment asks Ray for a mode in which large tensors fail.
+    """
+    for name in FORBIDDEN:
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise RuntimeError(f"unset {name}: it limits what stages pass to each other to 4 MiB")
+    layout = recognise(locate(args.checkpoint))
+    checkpoint = str(layout.path.resolve())
+    store = args.store.model_copy(update={"url": args.store.absolute})
+
+    frames = _deployment(Frames, "frames", args.frames).bind(args.frames, store)
+    stages = {"frames": frames}
+    selector = None
+    if layout.model.selector is not None:
+        encoder = _deployment(Encoder, "encoder", args.encoder).bind(args.encoder, checkpoint, frames)
+        selector = _deployment(Selector, "selector", args.selector).bind(args.selector, checkpoint, encoder)
+        stages |= {"encoder": encoder, "selector": selector}
+    decoder = _deployment(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
+    stages["decoder"] = decoder
+    return _deployment(Ingress, "ingress", args.ingress).bind(args.ingress, store, checkpoint, stages)
+
+
+def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
+    """A stage's class with its share of the machine."""
+    return deployment(
+        kind,
+        name=name,
+        num_replicas=stage.replicas,
+        max_ongoing_requests=stage.max_ongoing,
+        max_queued_requests=stage.max_queued,
+        health_check_period_s=1,  # Ray's 10 s is how long a stage with one replica would stay away when that dies
+        graceful_shutdown_wait_loop_s=0.2,  # how often a replica that is to go looks whether its requests are done
+        ray_actor_options={"num_cpus": stage.cpus, "num_gpus": stage.gpus, "resources": stage.resources},
+    )

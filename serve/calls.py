@@ -1,0 +1,115 @@
+"""Calls between stages: once more when a replica dies under them, and with the errors that the other side meant.
+
+What Ray Serve 2.60 raises where the caller awaits, and what becomes of it here:
+
+| raised                                             | means                                        | here           |
+|----------------------------------------------------|----------------------------------------------|----------------|
+| RayTaskError, and a subclass of the error's type   | the replica's code raised; `cause` is it     | the cause      |
+| RayActorError, ObjectLostError, … (`LOST`)         | replica, node or result is gone              | called again   |
+| ObjectRefStreamEndOfStreamError, or CancelledError | something on the other side cancelled the    | called again   |
+|   though nobody cancelled the caller               | method while it ran                          |                |
+| BackPressureError                                  | this caller has max_queued_requests waiting  | Busy           |
+| DeploymentUnavailableError                         | the stage failed to deploy                   | NotReady       |
+| RayServeException from a RayActorError             | an argument's own call died                  | StageLost      |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    ObjectRefStreamEndOfStreamError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RpcError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+)
+
+from serve.errors import Busy, NotReady, StageLost
+
+LOST = (
+    RayActorError,
+    ObjectLostError,
+    ObjectRefStreamEndOfStreamError,
+    NodeDiedError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+    RpcError,
+    ReplicaUnavailableError,
+)
+BACKOFF_SECONDS = 0.05
+
+
+async def call(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> Any:
+    """The result of `method.remote(*args, **kwargs)`, where `method` is a method of a `DeploymentHandle`.
+
+    Only for methods that may run twice: a call whose replica dies is made again, `attempts` times in all; while the
+    stage has no replica, it waits for one. An error that the method raised arrives as it was raised, with its own type
+    and attributes, and is not tried again. A cancelled caller cancels the call, which a bare `await` of the response
+    does not. There is no time limit: put `asyncio.timeout` around it.
+
+    Raises:
+        StageLost: every attempt lost its replica.
+        Busy: the stage's queue is full.
+        NotReady: the stage is not deployed.
+    """
+    lost: BaseException | None = None
+    for attempt in range(attempts):
+        if attempt:
+            await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
+        response = method.remote(*args, **kwargs)
+        try:
+            return await response
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                _cancel(response)
+                raise
+            lost = error
+        except Exception as error:
+            if not isinstance(error, LOST) or isinstance(error, RayTaskError):
+                raise _meant(error, _name(method)) from error  # which holds the other side's traceback, for the log
+            lost = error
+    raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
+
+
+def _meant(error: Exception, stage: str) -> BaseException:
+    """The error that the other side meant."""
+    while isinstance(error, RayTaskError) and error.cause is not None and error.cause is not error:
+        error = error.cause
+    if isinstance(error, BackPressureError):
+        return Busy(f"the queue of {stage} is full", retry_after=error.retry_after_s)
+    if isinstance(error, DeploymentUnavailableError):
+        return NotReady(f"{stage} is not deployed")
+    if isinstance(error, RayActorError) or (
+        isinstance(error, RayServeException) and isinstance(error.__cause__, RayActorError)
+    ):
+        return StageLost(f"what {stage} was to work on was lost with its replica")
+    return error
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the running task, as against a CancelledError that came with a result."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _cancel(response: Any) -> None:
+    # A call that has failed meanwhile raises here what it failed with; the caller, cancelled, no longer wants to know.
+    with contextlib.suppress(Exception):
+        response.cancel()
+
+
+def _name(method: Any) -> str:
+    return str(method.deployment_name)

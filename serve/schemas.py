@@ -1,0 +1,247 @@
+"""The HTTP contract as types. An unknown field and a wrong type are errors, in requests and in our own answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from models.errors import InputError, OutOfLimits
+from models.prompt import LETTERS, question_text
+from serve.errors import Malformed, ServiceError
+
+MAX_QUESTION_CHARS = 2000
+MAX_OPTION_CHARS = 500
+MAX_FRAMES = 256
+MAX_TOKENS = 4096
+_BOUNDS = ("le", "lt", "ge", "gt", "max_length", "min_length")
+_PLACES = (  # where FastAPI says that a field stands
+    "body",
+    "query",
+    "path",
+    "header",
+    "cookie",
+)
+_ID = "vid_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Base64(EncoderProtocol):
+    """RFC 4648 with padding; anything outside the alphabet, line breaks too, is an error."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise PydanticCustomError("base64_invalid", "not valid base64: {reason}", {"reason": str(error)}) from None
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return base64.b64encode(value)
+
+    @classmethod
+    def get_json_format(cls) -> Literal["base64"]:
+        return "base64"
+
+
+Base64 = Annotated[bytes, Field(strict=False), EncodedBytes(encoder=_Base64)]  # strictly, text is no bytes
+Option = Annotated[str, Field(max_length=MAX_OPTION_CHARS, json_schema_extra={"minLength": 1})]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, description="seconds")]
+
+
+class VideoSource(Strict):
+    """Where the video is: exactly one of the three."""
+
+    id: Annotated[
+        str | None, Field(min_length=1, max_length=128, examples=[_ID], description="of an uploaded video")
+    ] = None
+    data: Annotated[Base64 | None, Field(description="the file itself, in base64")] = None
+    url: Annotated[
+        str | None, Field(min_length=1, max_length=8192, description="where to fetch it; not in this version")
+    ] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("id", "data", "url") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise PydanticCustomError(
+                "one_source", "give exactly one of id, data and url; given: {said}", {"said": said}
+            )
+        return self
+
+
+class AnswerParameters(Strict):
+    """A question and how to answer it: everything in a request for an answer but the video."""
+
+    question: Annotated[
+        str,
+        Field(
+            max_length=MAX_QUESTION_CHARS,
+            json_schema_extra={"minLength": 1},
+            description="what to ask about the video",
+            examples=["How does the distance between the red car and the camera change?"],
+        ),
+    ]
+    options: Annotated[
+        tuple[Option, ...],
+        Field(
+            strict=False,  # JSON has lists, and a strict tuple takes none from Python
+            json_schema_extra={"maxItems": len(LETTERS)},
+            description="none for a free answer, or 2 to 26 distinct ones: A, B, …",
+            examples=[["It becomes larger.", "It becomes smaller."]],
+        ),
+    ] = ()
+    frames: Annotated[
+        int | None, Field(ge=1, le=MAX_FRAMES, description="frames sampled from the video; by default the model's own")
+    ] = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS, description="longest free answer, in tokens")] = 64
+    temperature: Annotated[float, Field(ge=0, le=2, description="0 only, in this version")] = 0.0
+    geometry: Annotated[
+        Literal["gsm", "off"], Field(description="'gsm': with the geometry tokens; 'off': the base model alone")
+    ] = "gsm"
+    explain: Annotated[bool, Field(description="what the answer looked at; not in this version")] = False
+    stream: Annotated[bool, Field(description="server-sent events; not in this version")] = False
+
+    @model_validator(mode="after")
+    def _question_makes_sense(self) -> Self:
+        question_text(self.question, self.options)  # the model's own rules for a question, in the one place they have
+        return self
+
+
+class AnswerRequest(AnswerParameters):
+    """The JSON body of `POST /v1/answers`."""
+
+    video: VideoSource
+
+
+def parameters_from_form(fields: Iterable[tuple[str, str]]) -> AnswerParameters:
+    """The parameters from a multipart form's text fields: `options` may repeat, the others may not.
+
+    A number or a boolean may be written as text. Raises what `refusal` makes, and Malformed for a repeated field.
+    """
+    given: dict[str, Any] = {}
+    options: list[str] = []
+    for name, text in fields:
+        if name == "options":
+            options.append(text)
+        elif name in given:
+            raise Malformed(f"the field {name} stands in the form twice", field=name)
+        else:
+            given[name] = text
+    try:
+        return AnswerParameters.model_validate({**given, "options": options}, strict=False)
+    except ValidationError as error:
+        raise refusal(error.errors()) from None
+
+
+def refusal(errors: Sequence[Mapping[str, Any]]) -> InputError | ServiceError:
+    """The error that says what a validation found first.
+
+    Our own error as it was raised; else OutOfLimits when a bound is broken, InputError for a value that is none of the
+    allowed ones, and Malformed when the shape is wrong. The value of an unknown field is not repeated: nobody can tell
+    what it is.
+    """
+    first, more = errors[0], len(errors) - 1
+    kind, context, value = first["type"], first.get("ctx", {}), first.get("input")
+    raised = context.get("error")
+    if isinstance(raised, InputError | ServiceError):
+        return raised
+    if kind == "json_invalid":
+        return Malformed(f"the body is not JSON: {raised}")
+    place = first["loc"]
+    place = place[1:] if place and place[0] in _PLACES else place
+    field = ".".join(map(str, place)) or None
+    message = f"{field or 'the body'}: {first['msg']}" + (f" (and {more} more)" if more else "")
+    if kind.endswith(("_too_long", "_too_short")) and isinstance(value, Sized):
+        value = len(value)
+    if kind == "extra_forbidden" or not isinstance(value, str | int | float):
+        value = None
+    limit = next((context[name] for name in _BOUNDS if name in context), None)
+    if limit is not None:
+        return OutOfLimits(message, field=field, value=value, limit=limit)
+    if kind == "literal_error":
+        return InputError(message, field=field, value=value, limit=context["expected"])
+    return Malformed(message, field=field, value=value)
+
+
+def unsupported(parameters: AnswerParameters, video: VideoSource | None = None) -> str | None:
+    """The first field that asks for something which the contract has and this version has not."""
+    if video is not None and video.url is not None:
+        return "video.url"
+    if parameters.temperature > 0:
+        return "temperature"
+    if parameters.explain:
+        return "explain"
+    return "stream" if parameters.stream else None
+
+
+class VideoInfo(Strict):
+    """What was learnt of a video from its file."""
+
+    id: Annotated[str, Field(examples=[_ID])]
+    duration: Seconds
+    fps: Annotated[float, Field(ge=0, description="frames per second, on average")]
+    width: Annotated[int, Field(ge=1, description="pixels, as displayed")]
+    height: Annotated[int, Field(ge=1, description="pixels, as displayed")]
+    frames: Annotated[int, Field(ge=0, description="in an answer: those that the model saw; else those in the file")]
+
+
+class Video(VideoInfo):
+    """The resource at `/v1/videos/{id}`."""
+
+    bytes: Annotated[int, Field(ge=0, description="size of the file")]
+
+
+class Choice(Strict):
+    letter: Annotated[str, Field(pattern="^[A-Z]$")]
+    text: str
+    probability: Probability
+
+
+class Usage(Strict):
+    """Tokens. `prompt_tokens` counts all of the prompt, the video's and the geometry's with it."""
+
+    video_tokens: Annotated[int, Field(ge=0)]
+    geometry_tokens: Annotated[int, Field(ge=0)]
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    completion_tokens: Annotated[int, Field(ge=0)]
+
+
+class Answer(Strict):
+    """The response of `POST /v1/answers`."""
+
+    id: Annotated[str, Field(examples=["ans_5f0c"])]
+    model: Annotated[str, Field(examples=["dsr-tiny"])]
+    text: str
+    choice: Annotated[Choice | None, Field(description="the likeliest option; null without options")] = None
+    probabilities: Annotated[dict[str, Probability], Field(description="by letter; empty without options")] = {}
+    usage: Usage
+    timings: Annotated[dict[str, Seconds], Field(description="each stage's own work", examples=[{"decoder": 0.21}])]
+    cache: Annotated[dict[str, Literal["hit", "miss"]], Field(examples=[{"encoder": "hit"}])]
+    video: VideoInfo
+
+
+class Problem(BaseModel):
+    """`application/problem+json` (RFC 9457). `code` is stable; `title` and `detail` are for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Annotated[str, Field(examples=["urn:dsr:problem:out_of_limits"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    code: Annotated[str, Field(examples=["out_of_limits"])]
+    detail: str
+    request_id: str
+    field: Annotated[str | None, Field(description="what is wrong in the request", examples=["frames"])] = None
+    value: Annotated[str | int | float | None, Field(description="what it is", examples=[1000])] = None
+    limit: Annotated[str | int | float | None, Field(description="what it may be", examples=[256])] = None

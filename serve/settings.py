@@ -1,0 +1,102 @@
+"""Every setting of the service, typed, with its default and its reason. `deploy/serve-local.yaml` is the laptop's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.video import Limits
+
+MiB = 1024**2
+GiB = 1024**3
+
+CacheBytes = Annotated[int, Field(ge=0, description="bound of this stage's cache, per replica; 0: no cache")]
+
+
+class Strict(BaseModel):
+    """A typo in a settings file is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Strict):
+    """What every stage has: replicas of its own, their resources, and bounds on the requests that they take in."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000, description="copies of this stage")] = 1
+    cpus: Annotated[float, Field(ge=0, description="CPU cores that Ray reserves per replica")] = 0.5
+    gpus: Annotated[float, Field(ge=0, description="GPUs, or a fraction of one, that Ray reserves per replica")] = 0
+    resources: Annotated[dict[str, float], Field(description="Ray's custom resources, to place a stage")] = {}
+    max_ongoing: Annotated[int, Field(ge=1, description="requests that one replica works on at a time")] = 16
+    max_queued: Annotated[int, Field(ge=1, description="requests that each caller may have waiting")] = 128
+
+
+class ModelStage(Stage):
+    """A stage with weights."""
+
+    cache_bytes: CacheBytes = 256 * MiB
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: Annotated[int, Field(ge=0, description="CPU threads of torch; 0: all cores")] = 0
+
+    @model_validator(mode="after")
+    def _gpu_on_cuda(self) -> Self:
+        if self.device.startswith("cuda") and self.gpus == 0:
+            raise ValueError(f"device {self.device} with gpus 0: Ray would hide every GPU from the replica")
+        return self
+
+
+class FramesStage(Stage):
+    """Decoding of videos. The limits are those of one file, checked before a frame of it is decoded."""
+
+    cache_bytes: CacheBytes = 256 * MiB
+    threads: Annotated[int, Field(ge=1, description="videos decoded at a time, per replica")] = 2
+    limits: Limits = Limits()
+
+
+class SelectorStage(ModelStage):
+    token_cache_bytes: Annotated[int, Field(ge=0, description="bound of the geometry tokens' cache")] = 64 * MiB
+
+
+class DecoderStage(ModelStage):
+    max_tokens: Annotated[int, Field(ge=1, description="longest answer that a request may ask for")] = 1024
+
+
+class Ingress(Stage):
+    max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
+    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body")] = 512 * MiB
+    deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
+
+
+class Store(Strict):
+    """Where uploaded videos live: a local folder, or any fsspec URL that every node reaches."""
+
+    url: str = ".dsr/videos"
+    max_bytes: Annotated[int, Field(ge=1, description="the least recently used videos go when it is full")] = 10 * GiB
+    max_age_seconds: Annotated[float, Field(gt=0, description="a video unused for longer is deleted")] = 7 * 86_400
+
+    @property
+    def absolute(self) -> str:
+        """Replicas may have another working directory, so that a local folder is made absolute once, at the start."""
+        return self.url if "://" in self.url else str(Path(self.url).expanduser().resolve())
+
+
+class Settings(Strict):
+    """The argument of `serve.app:build`."""
+
+    checkpoint: Annotated[str, Field(description="directory in any layout of models.layout, or a hub id")] = (
+        "models/tiny"
+    )
+    store: Store = Store()
+    frames: FramesStage = FramesStage()
+    encoder: ModelStage = ModelStage()
+    selector: SelectorStage = SelectorStage()
+    decoder: DecoderStage = DecoderStage()
+    ingress: Ingress = Ingress()
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores that all replicas reserve together."""
+        stages = (self.frames, self.encoder, self.selector, self.decoder, self.ingress)
+        return sum(stage.replicas * stage.cpus for stage in stages)

@@ -1,0 +1,283 @@
+"""Videos by the hash of their bytes, in a folder or any fsspec URL, bounded in bytes and in age.
+
+The functions block: from a coroutine call them with `asyncio.to_thread` (`put_chunks` does so by itself).
+Layout below the root: `vid_<sha256>` for each video, `partial/<random>` for uploads under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from serve.errors import TooLarge, UnknownVideo
+from serve.keys import is_video_id, video_id
+
+_CHUNK = 1 << 20
+_PARTIAL_SECONDS = 3600.0
+_WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+
+class VideoStore(Protocol):
+    """Every method that takes an id raises UnknownVideo (404) for a text that is no id or is not held."""
+
+    def put(self, source: BinaryIO) -> str:
+        """Stores what `source` has from its position to its end; the id. TooLarge when the store cannot hold it."""
+
+    async def put_chunks(self, chunks: AsyncIterable[bytes]) -> str:
+        """The same for an upload that is still arriving. Cancelled or failed, it leaves nothing behind."""
+
+    def open(self, video: str) -> BinaryIO:
+        """A real file, seekable, at 0, the caller's own to close. It stays readable when the video is evicted."""
+
+    def exists(self, video: str) -> bool:
+        """False, too, for a text that is no id. Does not count as a use."""
+
+    def size(self, video: str) -> int:
+        """Bytes of one video. Does not count as a use."""
+
+    def delete(self, video: str) -> None: ...
+
+    def usage(self) -> tuple[int, int]:
+        """(videos, bytes) held."""
+
+
+class StoreSettings(Protocol):
+    """Where videos live and how many; `max_age_seconds` since the last use."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def max_bytes(self) -> int: ...
+    @property
+    def max_age_seconds(self) -> float: ...
+
+
+def open_store(settings: StoreSettings) -> VideoStore:
+    """The store that the settings describe. Every process that works with the videos opens its own."""
+    return FileStore(settings.url, settings.max_bytes, settings.max_age_seconds)
+
+
+@dataclass(frozen=True)
+class _Held:
+    path: str
+    size: int
+    used: float
+
+
+class FileStore:
+    """A `VideoStore` on a local path or an fsspec URL (`s3://…`, `gs://…`, `memory://…`).
+
+    Bounds: the videos held have at most `max_bytes` together, and none is older than `max_age` seconds since its last
+    use; the least recently used go first. Uploads under way come on top, each at most `max_bytes`. A use is a `put` or,
+    in a local folder, an `open`, recorded in the file's modification time; object stores cannot record reads.
+    Several processes may share a root; then the bounds hold after each put, not at every moment.
+    """
+
+    def __init__(self, url: str, max_bytes: int, max_age: float) -> None:
+        if max_bytes <= 0 or max_age <= 0:
+            raise ValueError(f"max_bytes: {max_bytes} and max_age: {max_age} must be above 0")
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        files, root = fsspec.core.url_to_fs(url)
+        self._files: Any = files
+        self._root: str = root.rstrip("/")
+        self._local = isinstance(files, LocalFileSystem)
+        self._lock = threading.Lock()
+        if self._local:
+            os.makedirs(self._root, mode=0o700, exist_ok=True)  # what people upload is theirs alone
+        self._files.makedirs(f"{self._root}/partial", exist_ok=True)
+
+    def put(self, source: BinaryIO) -> str:
+        upload = _Upload(self)
+        try:
+            while chunk := source.read(_CHUNK):
+                upload.write(chunk)
+            return upload.commit()
+        finally:
+            upload.discard()
+
+    async def put_chunks(self, chunks: AsyncIterable[bytes]) -> str:
+        upload = _Upload(self)
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(upload.write, chunk)
+            return await asyncio.to_thread(upload.commit)
+        finally:
+            # In a thread, because it waits for a write that a cancelled caller has left running.
+            await asyncio.shield(asyncio.to_thread(upload.discard))
+
+    def open(self, video: str) -> BinaryIO:
+        path = self._path(video)
+        if not self.exists(video):
+            raise _unknown(video)
+        try:
+            if not self._local:
+                return self._download(path)
+            os.utime(path)
+            return open(path, "rb")
+        except FileNotFoundError:  # evicted since
+            raise _unknown(video) from None
+
+    def exists(self, video: str) -> bool:
+        return is_video_id(video) and self._info(video) is not None
+
+    def size(self, video: str) -> int:
+        info = self._info(video)
+        if info is None:
+            raise _unknown(video)
+        return int(info["size"])
+
+    def delete(self, video: str) -> None:
+        try:
+            self._files.rm_file(self._path(video))
+        except FileNotFoundError:
+            raise _unknown(video) from None
+
+    def usage(self) -> tuple[int, int]:
+        held = self._held()
+        return len(held), sum(video.size for video in held)
+
+    def evict(self) -> int:
+        """Removes what is too old and what is over the limit, and the remains of dead uploads; how many videos went.
+
+        `put` does it, too; call it now and then where disk must be freed without new uploads.
+        """
+        with self._lock:
+            return self._make_room(0, self._held())
+
+    def _keep(self, partial: str, video: str, size: int) -> None:
+        """The commit. A video that is held already is replaced by equal bytes, which renews its time of use."""
+        path = self._path(video)
+        with self._lock:
+            self._make_room(size, [held for held in self._held() if held.path != path])
+            self._files.mv(partial, path)
+
+    def _make_room(self, room: int, held: list[_Held]) -> int:
+        for partial in self._list(f"{self._root}/partial"):
+            if partial.used < time.time() - _PARTIAL_SECONDS:  # a live upload writes more often
+                self._remove(partial.path)
+        oldest_allowed = time.time() - self.max_age
+        total, gone = sum(video.size for video in held), 0
+        for video in sorted(held, key=lambda video: (video.used, video.path)):
+            if video.used >= oldest_allowed and total + room <= self.max_bytes:
+                break
+            self._remove(video.path)
+            total -= video.size
+            gone += 1
+        return gone
+
+    def _download(self, path: str) -> BinaryIO:
+        local = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            with self._files.open(path, "rb") as remote:
+                shutil.copyfileobj(remote, local, _CHUNK)
+        except BaseException:
+            local.close()
+            raise
+        local.seek(0)
+        return cast(BinaryIO, local)
+
+    def _path(self, video: str) -> str:
+        if not is_video_id(video):
+            raise _unknown(video)
+        return f"{self._root}/{video}"
+
+    def _info(self, video: str) -> dict[str, Any] | None:
+        self._files.invalidate_cache(self._root)
+        try:
+            info = cast(dict[str, Any], self._files.info(self._path(video)))
+        except FileNotFoundError:
+            return None
+        return info if _written(info) >= time.time() - self.max_age else None
+
+    def _held(self) -> list[_Held]:
+        return [file for file in self._list(self._root) if is_video_id(file.path.rsplit("/", 1)[-1])]
+
+    def _list(self, folder: str) -> list[_Held]:
+        self._files.invalidate_cache(folder)
+        try:
+            infos = self._files.ls(folder, detail=True)
+        except FileNotFoundError:  # object stores have no empty folders
+            return []
+        files = [info for info in infos if info["type"] == "file"]
+        return [_Held(info["name"], int(info["size"]), _written(info)) for info in files]
+
+    def _remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self._files.rm_file(path)
+
+
+class _Upload:
+    """Bytes on their way under a temporary name. Thread-safe: a cancelled coroutine discards while a thread writes."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+        self._path = f"{store._root}/partial/{uuid.uuid4().hex}"
+        self._file: Any = store._files.open(self._path, "wb")
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._lock = threading.Lock()
+        self._over = False
+
+    def write(self, chunk: bytes) -> None:
+        limit = self._store.max_bytes
+        with self._lock:
+            self._size += len(chunk)
+            if self._size > limit:
+                raise TooLarge(
+                    f"the video has more than the {limit} bytes that the store holds",
+                    field="video",
+                    value=self._size,
+                    limit=limit,
+                )
+            self._hash.update(chunk)
+            self._file.write(chunk)
+
+    def commit(self) -> str:
+        with self._lock:
+            if self._over:
+                raise ValueError("the upload was discarded")
+            self._file.close()
+            video = video_id(self._hash.hexdigest())
+            self._store._keep(self._path, video, self._size)
+            self._over = True
+            return video
+
+    def discard(self) -> None:
+        """Removes what was written, unless it was committed."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            self._file.close()
+            self._store._remove(self._path)
+
+
+def _written(info: dict[str, Any]) -> float:
+    """When a file was last written, in seconds since 1970, from what its file system calls it."""
+    found = next((info[name] for name in _WRITTEN if info.get(name) is not None), None)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    if found is None:
+        raise ValueError(f"this file system does not tell when a file was written; it tells {sorted(info)}")
+    return float(found)
+
+
+def _unknown(video: str) -> UnknownVideo:
+    return UnknownVideo("no video of this id is held; upload it again", field="video.id", value=video)

@@ -1,0 +1,71 @@
+"""The service against the model in one process: same answers, what a cold and a warm answer cost, and the overhead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from models.video import read
+from models.vlm import VisionLanguageModel
+from serve.local import read_settings, running, wait_until_ready
+from tests.bench.record import Record, median
+
+OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
+WARM_RUNS = 50
+REFERENCE_RUNS = 5
+
+
+def question(number: int) -> str:
+    """Never the same twice, so that no cache knows the geometry tokens of the next one."""
+    return f"How does the distance to the moving object change after {number / 10:.1f} s?"
+
+
+def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Record]:
+    """Cold and warm answers about one clip, one request at a time, from a service on loopback."""
+    model = VisionLanguageModel.load(checkpoint)
+    video = clip.read_bytes()
+    settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store})
+    with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
+        wait_until_ready(url)
+        cold, first = _timed(client, {"video": ("clip.mp4", video)}, None, question(0))
+        yield median("largest_difference_of_a_probability", [_difference(model, video, first)], "1", "models.vlm")
+        warm, overheads = [], []
+        for number in range(1, WARM_RUNS + 1):
+            wall, answer = _timed(client, None, first["video"]["id"], question(number))
+            warm.append(wall)
+            overheads.append(wall - sum(answer["timings"].values()))
+    reference = [_reference(model, video, number) for number in range(REFERENCE_RUNS)]
+    name = model.config.name
+    yield median("service_overhead", [1000 * value for value in overheads], "ms", f"sum of stage times, {name}, warm")
+    yield median("warm_answer", [1000 * value for value in warm], "ms", "absolute")
+    yield median("warm_speedup", [sorted(reference)[len(reference) // 2] / value for value in warm], "x", "models.vlm")
+    yield median("cold_over_reference", [cold / value for value in reference], "x", "models.vlm")
+
+
+def _timed(
+    client: httpx.Client, files: dict[str, Any] | None, video: str | None, asked: str
+) -> tuple[float, dict[str, Any]]:
+    body = {"question": asked, "options": OPTIONS}
+    start = time.perf_counter()
+    if files:
+        response = client.post("/v1/answers", data=body, files=files)
+    else:
+        response = client.post("/v1/answers", json={**body, "video": {"id": video}})
+    wall = time.perf_counter() - start
+    response.raise_for_status()
+    return wall, response.json()
+
+
+def _difference(model: VisionLanguageModel, video: bytes, answer: dict[str, Any]) -> float:
+    expected = model.answer(read(video, model.sampling), question(0), OPTIONS).probabilities or {}
+    return max(abs(expected[letter] - answer["probabilities"][letter]) for letter in expected)
+
+
+def _reference(model: VisionLanguageModel, video: bytes, number: int) -> float:
+    start = time.perf_counter()
+    model.answer(read(video, model.sampling), question(number), OPTIONS)
+    return time.perf_counter() - start

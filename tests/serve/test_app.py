@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import CheckpointError
+from serve.app import FORBIDDEN, build
+from serve.settings import Settings
+
+
+def graph(application: Any) -> dict[str, Any]:
+    """Every deployment that an application binds, by name, with the names of those it was given."""
+    found: dict[str, Any] = {}
+
+    def walk(node: Any) -> None:
+        deployment = node._bound_deployment
+        inner = [a for a in _leaves(deployment.init_args) if hasattr(a, "_bound_deployment")]
+        found[deployment.name] = (deployment, {child._bound_deployment.name for child in inner})
+        for child in inner:
+            walk(child)
+
+    walk(application)
+    return found
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _leaves(item)]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def test_each_stage_asks_only_the_one_before_it_and_has_its_own_replicas(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"store": {"url": str(tmp_path)}, "selector": {"replicas": 2}, "decoder": {"replicas": 3, "max_queued": 7}}
+    )
+    bound = graph(build(settings))
+    asks = {name: names for name, (_, names) in bound.items()}
+    assert asks == {
+        "ingress": {"frames", "encoder", "selector", "decoder"},
+        "decoder": {"frames", "selector"},
+        "selector": {"encoder"},
+        "encoder": {"frames"},
+        "frames": set(),
+    }
+    replicas = {name: deployment.num_replicas for name, (deployment, _) in bound.items()}
+    assert replicas == {"ingress": 1, "frames": 1, "encoder": 1, "selector": 2, "decoder": 3}
+    assert bound["decoder"][0].max_queued_requests == 7
+
+
+def test_a_base_model_is_served_without_encoder_and_selector(tmp_path: Path) -> None:
+    """A plain Qwen2.5-VL directory: the embedded checkpoint's decoder alone."""
+    settings = Settings.model_validate({"store": {"url": str(tmp_path)}, "checkpoint": "models/tiny/decoder"})
+    assert set(graph(build(settings))) == {"ingress", "frames", "decoder"}
+
+
+def test_a_missing_checkpoint_is_named() -> None:
+    with pytest.raises(CheckpointError, match="no/such/place"):
+        build(Settings(checkpoint="no/such/place"))
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_ray_mode_that_breaks_large_tensors_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(RuntimeError, match=name):
+        build(Settings())
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("serve.ingress", ("torch", "transformers")),
+        ("serve.api", ("torch", "transformers", "ray")),
+        ("serve.frames", ("torch", "transformers")),
+        ("models", ("torch", "transformers", "av")),
+        ("models.config", ("torch", "transformers", "av")),
+        ("serve.settings", ("torch", "ray")),
+        ("models.vlm", ("ray", "fastapi", "pydantic_settings")),
+    ],
+)
+def test_a_process_loads_only_what_its_part_needs(module: str, forbidden: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([m for m in {forbidden!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
