@@ -65,7 +65,7 @@ class DecoderStage(ModelStage):
 
 class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
-    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body")] = 512 * MiB
+    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
     deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
 
 

@@ -17,9 +17,9 @@ import av
 import numpy as np
 from einops import rearrange
 
-from models.container import Limits, Opened, Source, opened
 from models.errors import Undecodable
-from models.timeline import Timeline, packet_time
+from models.video.container import Limits, Opened, Source, opened
+from models.video.timeline import Timeline, packet_time
 
 
 @dataclass(frozen=True)

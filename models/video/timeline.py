@@ -14,8 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
-from models.container import Limits, Opened, Source, at_most
 from models.errors import OutOfLimits, Undecodable
+from models.video.container import Limits, Opened, Source, at_most
 
 PACKET = np.dtype([("pts", "i8"), ("key", "?"), ("shown", "?"), ("duration", "i8")])
 

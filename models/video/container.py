@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import av
 from av.stream import Discard, Disposition
 
-from models.claims import check_samples, is_cut
 from models.errors import NotAVideo, OutOfLimits, Undecodable
+from models.video.claims import check_samples, is_cut
 
 VideoSource = bytes | str | os.PathLike[str] | BinaryIO
 

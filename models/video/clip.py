@@ -1,7 +1,4 @@
-"""From a video's bytes to sampled frames with their real presentation times. Imports torch only to resize frames.
-
-The way of a video: `models.claims` reads its outside; `models.container` opens it and checks it against the limits;
-`models.timeline` lists the times of its frames; here frames are chosen by time; `models.pictures` decodes them.
+"""Chooses frames by time, decodes and resizes them: the clip that a model sees.
 
 Legend: F frames of a clip, H, W sides of a frame in pixels; a tick is the stream's unit of time.
 """
@@ -17,12 +14,10 @@ import numpy as np
 from einops import rearrange
 
 from models.config import FramesConfig
-from models.container import Limits, Source, VideoSource, check_size, checked, opened
 from models.errors import InvalidQuestion, OutOfLimits
-from models.pictures import Orientation, Picture, pictures
-from models.timeline import Timeline, scan
-
-__all__ = ["Clip", "Limits", "Sampling", "VideoFacts", "fit", "probe", "read"]
+from models.video.container import Limits, Source, VideoSource, check_size, checked, opened
+from models.video.pictures import Orientation, Picture, pictures
+from models.video.timeline import Timeline, scan
 
 MAX_ASPECT = 200  # Qwen2-VL's own bound
 DECODER_THREADS = 2  # each holds a frame more; beyond two, a clip of a few seconds gains little
