@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--checkpoint DIR | --preset bench] [--clip FILE]`: every benchmark, one JSON object a line."""
+"""`python -m tests.bench [--checkpoint DIR | --preset bench] [--clip FILE]`: one JSON object a line."""
 
 from __future__ import annotations
 

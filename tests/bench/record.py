@@ -22,7 +22,7 @@ def hardware() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """`value` is the median of `runs` runs; `spread` the middle half of them. `baseline` says what it is compared with."""
+    """`value` is the median of `runs` runs, `spread` the middle half of them, `baseline` what it is compared with."""
 
     name: str
     value: float
