@@ -89,8 +89,9 @@ def frames() -> Iterator[Picture]:
 
 def encode(path: Path, pictures: Iterable[Picture]) -> None:
     """Writes an H.264 mp4 at `FPS`. The same pictures give the same bytes with the same build of the encoder."""
-    # One thread and no version strings: both would make the bytes depend on the machine.
-    options = {"crf": "21", "preset": "slow", "threads": "1"}
+    # One thread, no version strings and no vector code: each would make the bytes depend on the machine, and x264's
+    # vector code even on what its memory held before (four different files in sixteen runs).
+    options = {"crf": "21", "preset": "slow", "threads": "1", "x264-params": "no-asm=1"}
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         (stream.width, stream.height), stream.pix_fmt = SIZE, "yuv420p"
