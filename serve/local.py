@@ -56,6 +56,7 @@ def read_settings(path: Path, **changes: Any) -> Settings:
 def running(settings: Settings, port: int, verbose: bool = False) -> Iterator[str]:
     """Starts Ray and the application, yields the service's URL, and stops both at the end."""
     _refuse_taken(port)
+    application = build(settings)  # before Ray: a wrong checkpoint is said at once
     # Its own session directory: another Ray on the machine neither finds this one nor is found by it. Socket paths may
     # have 107 bytes, so that the directory must be short.
     directory = tempfile.mkdtemp(prefix="dsr-", dir="/tmp" if Path("/tmp").is_dir() else None)
@@ -71,7 +72,7 @@ def running(settings: Settings, port: int, verbose: bool = False) -> Iterator[st
             _temp_dir=directory,
         )
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build(settings), name=APP, route_prefix="/")
+        serve.run(application, name=APP, route_prefix="/")
         yield f"http://127.0.0.1:{port}"
     finally:
         if ray.is_initialized():

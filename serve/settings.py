@@ -38,7 +38,7 @@ class ModelStage(Stage):
     cache_bytes: CacheBytes = 256 * MiB
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: Annotated[int, Field(ge=0, description="CPU threads of torch; 0: all cores")] = 0
+    threads: Annotated[int, Field(ge=0, description="CPU threads of torch; 0: half of the cores")] = 0
 
     @model_validator(mode="after")
     def _gpu_on_cuda(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from serve.local import read_settings, running, wait_until_ready
 from tests.bench.record import Record, median
 
 OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
+COLD_RUNS = 7
 WARM_RUNS = 50
 REFERENCE_RUNS = 5
 
@@ -31,19 +33,27 @@ def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Reco
     settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store})
     with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
         wait_until_ready(url)
-        cold, first = _timed(client, {"video": ("clip.mp4", video)}, None, question(0))
-        yield median("largest_difference_of_a_probability", [_difference(model, video, first)], "1", "models.vlm")
-        warm, overheads = [], []
-        for number in range(1, WARM_RUNS + 1):
-            wall, answer = _timed(client, None, first["video"]["id"], question(number))
-            warm.append(wall)
-            overheads.append(wall - sum(answer["timings"].values()))
-    reference = [_reference(model, video, number) for number in range(REFERENCE_RUNS)]
+        _timed(client, {"video": ("clip.mp4", unseen(video, 0))}, None, question(0))  # every stage's first call is slow
+        cold = [
+            _timed(client, {"video": ("clip.mp4", unseen(video, number))}, None, question(0))
+            for number in range(1, COLD_RUNS + 1)
+        ]
+        warm = [_timed(client, None, cold[0][1]["video"]["id"], question(number)) for number in range(1, WARM_RUNS + 1)]
+    yield median("largest_difference_of_a_probability", [_difference(model, video, cold[0][1])], "1", "models.vlm")
+    reference = statistics.median(_reference(model, video, number) for number in range(REFERENCE_RUNS))
+    overheads = [wall - sum(answer["timings"].values()) for wall, answer in warm]
     name = model.config.name
     yield median("service_overhead", [1000 * value for value in overheads], "ms", f"sum of stage times, {name}, warm")
-    yield median("warm_answer", [1000 * value for value in warm], "ms", "absolute")
-    yield median("warm_speedup", [sorted(reference)[len(reference) // 2] / value for value in warm], "x", "models.vlm")
-    yield median("cold_over_reference", [cold / value for value in reference], "x", "models.vlm")
+    yield median("warm_answer", [1000 * wall for wall, _ in warm], "ms", "absolute")
+    yield median("warm_speedup", [reference / wall for wall, _ in warm], "x", "models.vlm, every answer from scratch")
+    yield median("cold_over_reference", [wall / reference for wall, _ in cold], "x", "models.vlm")
+    for stage in cold[0][1]["timings"]:
+        yield median(f"cold_{stage}", [1000 * answer["timings"][stage] for _, answer in cold], "ms", "absolute")
+
+
+def unseen(video: bytes, number: int) -> bytes:
+    """The same video under another key: an MP4 file may end with a box that readers skip."""
+    return video + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big")
 
 
 def _timed(

@@ -17,6 +17,7 @@ import pytest
 from models.video import Clip
 from models.vlm import VisionLanguageModel
 from tests.clips import make_clip
+from tests.processes import replicas
 
 ray = pytest.importorskip("ray")
 
@@ -237,8 +238,8 @@ def test_probes_and_metrics_answer(service: httpx.Client) -> None:
 
 def test_stages_have_the_replicas_that_their_settings_say(service: httpx.Client) -> None:
     deployments = serve.status().applications["dsr"].deployments
-    replicas = {name: status.replica_states["RUNNING"] for name, status in deployments.items()}
-    assert replicas == {"frames": 1, "encoder": 1, "selector": 2, "decoder": 1, "ingress": 1}
+    running_replicas = {name: status.replica_states["RUNNING"] for name, status in deployments.items()}
+    assert running_replicas == {"frames": 1, "encoder": 1, "selector": 2, "decoder": 1, "ingress": 1}
 
 
 @pytest.mark.parametrize("stage", ["frames", "encoder", "decoder"])
@@ -247,35 +248,9 @@ def test_a_killed_stage_does_not_lose_the_next_question(
 ) -> None:
     seconds = {"frames": 1.0, "encoder": 1.25, "decoder": 1.5}[stage]  # a clip that no cache knows
     video = make_clip(None, seconds=seconds, fps=12, size=(160, 160))
-    [before] = _pids(stage)
+    [before] = replicas(stage)
     os.kill(before, signal.SIGKILL)
     answer = ask_by_form(service, video)
     assert answer.status_code == 200, answer.text
     assert_same(answer.json()["probabilities"], in_process(model, video))
-    assert _pids(stage).isdisjoint({before})
-
-
-def _pids(stage: str) -> set[int]:
-    """Processes of a stage's replicas; only descendants of this process, never those of another Ray on the machine."""
-    title = f"ray::ServeReplica:dsr:{stage}"
-    return {pid for pid in _descendants(os.getpid()) if title in _read(f"/proc/{pid}/cmdline")}
-
-
-def _descendants(root: int) -> set[int]:
-    parents = {int(entry.name): _parent(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def _parent(pid: str) -> int:
-    stat = _read(f"/proc/{pid}/stat")
-    return int(stat.rpartition(")")[2].split()[1]) if stat else 0
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_bytes().decode(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):  # the process ended meanwhile
-        return ""
+    assert replicas(stage).isdisjoint({before})

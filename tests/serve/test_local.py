@@ -1,0 +1,80 @@
+"""`make run` as a person uses it: a terminal, an answer, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import alive, descendants
+
+SECONDS = 150
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`python -m serve.local --ask` in a process group of its own, as a shell starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-u", "-m", "serve.local", "--ask", "--port", str(port)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        yield process, port
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    assert process.stdout is not None
+    text, end = "", time.monotonic() + SECONDS
+    for line in process.stdout:
+        text += line
+        if word in line:
+            return text
+        assert time.monotonic() < end, text
+    raise AssertionError(f"ended before it said {word!r}:\n{text}")
+
+
+def test_it_answers_the_sample_and_ctrl_c_stops_all_that_it_started_and_nothing_else(
+    terminal: tuple[subprocess.Popen[str], int],
+) -> None:
+    process, port = terminal
+    said = read_until(process, "Ctrl-C stops")
+    assert said.count("←") == 1, "one option is the answer"
+    assert "(true)" in said
+    for stage in ("frames", "encoder", "selector", "decoder"):
+        assert f"{stage} " in said
+    started = descendants(process.pid)
+    assert any("raylet" in command for command in started.values())
+
+    second = subprocess.run(
+        [sys.executable, "-m", "serve.local", "--port", str(port)], capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 1
+    assert f"port {port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+    os.killpg(process.pid, signal.SIGINT)
+    assert "stopped" in read_until(process, "stopped")
+    assert process.wait(timeout=30) == 0
+    time.sleep(1)
+    assert not [command for pid, command in started.items() if alive(pid)]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_missing_checkpoint_is_said_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serve.local", "--port", "0", "--checkpoint", str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
