@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
 
@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
 from models.config import ModelConfig
+from models.errors import InputError, NotAVideo, Undecodable
 from models.video import Sampling, VideoFacts
 from serve import metrics, problems
 from serve.errors import Deadline, Malformed, NotSupported, UnknownVideo
@@ -99,7 +100,8 @@ class Routes:
             async with asyncio.timeout(self._settings.deadline_seconds):
                 parameters, video = await self._read(request)
                 ask = self._ask(parameters, video)
-                made = await self._backend.answer(ask)
+                async with self._discarding(video, NotAVideo, Undecodable):
+                    made = await self._backend.answer(ask)
         except TimeoutError:
             limit = self._settings.deadline_seconds
             raise Deadline(f"no answer within {limit} s", value=None, limit=limit) from None
@@ -114,7 +116,8 @@ class Routes:
             if not isinstance(file, UploadFile):
                 raise Malformed("the form has no file named video", field="video")
             video = await self._keep(file.file)
-        facts = await self._backend.probe(video)
+        async with self._discarding(video, InputError):
+            facts = await self._backend.probe(video)
         size = await asyncio.to_thread(self._store.size, video)
         return Video(**_info(video, facts, facts.frames).model_dump(), bytes=size)
 
@@ -163,6 +166,16 @@ class Routes:
 
     async def _keep(self, file: BinaryIO) -> str:
         return await asyncio.to_thread(self._store.put, file)
+
+    @asynccontextmanager
+    async def _discarding(self, video: str, *errors: type[InputError]) -> AsyncIterator[None]:
+        """What turns out to be no video that we answer about does not stay in the store."""
+        try:
+            yield
+        except errors:
+            with suppress(UnknownVideo):  # another request about the same bytes was faster
+                await asyncio.to_thread(self._store.delete, video)
+            raise
 
     def _refuse_unsupported(self, parameters: AnswerParameters, video: VideoSource | None = None) -> None:
         field = unsupported(parameters, video)

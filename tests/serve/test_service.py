@@ -36,10 +36,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def held(store: Path) -> set[str]:
+    """Every file of the store, uploads under way included."""
+    return {path.name for path in store.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def service(store: Path) -> Iterator[httpx.Client]:
     """The laptop's settings, but with two selectors, a store of its own and a small body limit."""
-    store = tmp_path_factory.mktemp("store")
     settings = read_settings(Path("deploy/serve-local.yaml"), store={"url": str(store), "max_bytes": 50_000_000})
     settings = settings.model_copy(
         update={
@@ -164,9 +173,15 @@ def test_free_text_and_geometry_off_equal_the_model_in_process(
     ],
     ids=["empty", "text", "zeros", "truncated", "too large"],
 )
-def test_a_bad_video_gets_its_problem(service: httpx.Client, video: bytes | None, status: int, code: str) -> None:
-    response = ask_by_form(service, make_clip(None, seconds=1, fps=10, size=(96, 96))[:700] if video is None else video)
-    assert_problem(response, status, code)
+def test_a_bad_video_gets_its_problem_and_is_not_kept(
+    service: httpx.Client, store: Path, video: bytes | None, status: int, code: str
+) -> None:
+    if video is None:
+        video = make_clip(None, seconds=1, fps=10, size=(96, 96))[:700]
+    before = held(store)
+    assert_problem(ask_by_form(service, video), status, code)
+    assert_problem(service.post("/v1/videos", files={"video": ("clip.mp4", video)}), status, code)
+    assert held(store) == before
 
 
 @pytest.mark.parametrize(
