@@ -1,12 +1,14 @@
 """What can go wrong with a caller's input or a checkpoint, as types. Free of torch, picklable, safe to show.
 
-Exception
-├── InputError           the caller's input breaks a rule: names the field, the value and the limit
-│   ├── NotAVideo        the bytes are no container that we open
-│   ├── Undecodable      a container that we open, but its video stream does not decode
-│   ├── OutOfLimits      a fact of the input is beyond a stated limit
-│   └── InvalidQuestion  question, options or sampling make no sense
-└── CheckpointError      a checkpoint is missing, incomplete, damaged or of another shape
+    Exception
+    ├── ExplainedError           says in which field, with which value, beyond which limit; never raised itself
+    │   ├── InputError           the caller's input breaks a rule (a ValueError, too)
+    │   │   ├── NotAVideo        the bytes are no container that we open
+    │   │   ├── Undecodable      a container that we open, but its video stream does not decode
+    │   │   ├── OutOfLimits      a fact of the input is beyond a stated limit
+    │   │   └── InvalidQuestion  question, options or sampling make no sense
+    │   └── serve.errors.ServiceError   what the service itself refuses or fails at
+    └── CheckpointError          a checkpoint is missing, incomplete, damaged or of another shape
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import ClassVar
 Scalar = str | int | float | None
 
 
-class InputError(ValueError):
-    """A rule that the input breaks. `code` is stable and part of the HTTP contract; `str()` is for people."""
+class ExplainedError(Exception):
+    """`code` is stable and part of the HTTP contract; `message` is for people."""
 
-    code: ClassVar[str] = "invalid_input"
+    code: ClassVar[str]
 
     def __init__(self, message: str, *, field: str | None = None, value: Scalar = None, limit: Scalar = None) -> None:
         super().__init__(message)
@@ -28,12 +30,21 @@ class InputError(ValueError):
         self.value = value
         self.limit = limit
 
+    # An exception with keyword arguments does not survive pickling by itself: it would be called with `args` alone.
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (type(self), self.message, self.field, self.value, self.limit)
+        return _restore, (type(self), self.message, self.__dict__)
 
 
-def _restore(kind: type[InputError], message: str, field: str | None, value: Scalar, limit: Scalar) -> InputError:
-    return kind(message, field=field, value=value, limit=limit)
+def _restore(kind: type[ExplainedError], message: str, attributes: dict[str, object]) -> ExplainedError:
+    error = kind(message)
+    error.__dict__.update(attributes)
+    return error
+
+
+class InputError(ExplainedError, ValueError):
+    """A rule that the input breaks."""
+
+    code = "invalid_input"
 
 
 class NotAVideo(InputError):

@@ -19,31 +19,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from models.errors import Scalar
+from models.errors import ExplainedError, Scalar
 
 
-class ServiceError(Exception):
-    """`code` and `status` are part of the HTTP contract; `message` is for people and names value and limit."""
+class ServiceError(ExplainedError):
+    """`status` is the HTTP status, part of the contract as `code` is."""
 
     status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-
-    def __init__(self, message: str, *, field: str | None = None, value: Scalar = None, limit: Scalar = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.field = field
-        self.value = value
-        self.limit = limit
-
-    # An exception with keyword arguments does not survive pickling by itself: it would be called with `args` alone.
-    def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (type(self), self.message, self.__dict__)
-
-
-def _restore(kind: type[ServiceError], message: str, attributes: dict[str, object]) -> ServiceError:
-    error = kind(message)
-    error.__dict__.update(attributes)
-    return error
+    code = "internal_error"
 
 
 class Malformed(ServiceError):
