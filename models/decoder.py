@@ -59,10 +59,14 @@ class Decoder(nn.Module):
 
     def see(self, frames: Tensor) -> Tensor:
         """Video tokens [V, D] of uint8 frames [F, H, W, 3]; F a multiple of 2, H and W multiples of 28."""
-        vision = self.model.config.vision_config
-        pixels, grid = patchify(frames.to(self.model.device), vision.patch_size, vision.spatial_merge_size)
+        pixels, grid = self.patchify(frames.to(self.model.device))
         seen = self.model.model.visual(pixels.to(self.embeddings.dtype), grid_thw=grid.to(pixels.device))
         return seen.pooler_output
+
+    def patchify(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """`patchify` with this model's patch sizes."""
+        vision = self.model.config.vision_config
+        return patchify(frames, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
 
     def compose(self, prompt: Prompt, grid: Grid, video: Tensor, geometry: Tensor | None = None) -> Inputs:
         """Text, video tokens [V, D] and geometry tokens [Q, D] in the order and at the positions of the release."""

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.checkpoint import hashes, load_decoder, load_encoder, load_pi3, load_selector, locate
-from models.decoder import patchify
 from models.errors import CheckpointError
 from models.layout import Layout, read_json, recognise
 from models.prompt import Prompt
@@ -87,9 +86,9 @@ def _gsm(layout: Layout, inputs: Mapping[str, Tensor], expected: Mapping[str, Te
         raise CheckpointError(f"the fixture in {layout.path} lacks {sorted(lacking) or 'generated_ids'}")
     encoder, selector, decoder = load_encoder(layout), load_selector(layout), load_decoder(layout)
     frames = inputs["frames"]
-    pixels, patches = patchify(frames)
+    pixels, patches = decoder.patchify(frames)
     times, height, width = patches[0].tolist()
-    merge = layout.model.frames.spatial_merge
+    merge = selector.config.spatial_merge
     grid = Grid(times, height // merge, width // merge, float(inputs["second_per_grid_ts"][0]))
     prompt = Prompt.from_ids(inputs["input_ids"][0].tolist(), layout.special)
     text = decoder.embed(prompt.text_ids)

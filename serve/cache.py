@@ -19,11 +19,6 @@ Source = Literal["hit", "joined", "miss"]
 _ABSENT: Any = object()
 
 
-def http_source(source: Source) -> Literal["hit", "miss"]:
-    """For the HTTP answer, whose reader wants to know whether this stage took time: who joined waited, a miss."""
-    return "hit" if source == "hit" else "miss"
-
-
 @dataclass(frozen=True)
 class CacheStats:
     """`hits`, `misses`, `evictions`, `rejected` (larger than the whole budget) only grow; the others are of now."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from serve.cache import ByteLRU, Cached, SingleFlight, Source, http_source
+from serve.cache import ByteLRU, Cached, SingleFlight
 
 T = TypeVar("T")
 
@@ -372,8 +372,3 @@ def test_a_single_flight_holds_nothing_when_it_is_over() -> None:
         assert len(flights) == 0
 
     run(scenario())
-
-
-@pytest.mark.parametrize(("source", "said"), [("hit", "hit"), ("joined", "miss"), ("miss", "miss")])
-def test_http_says_hit_only_when_nothing_was_waited_for(source: Source, said: str) -> None:
-    assert http_source(source) == said
