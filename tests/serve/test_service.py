@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +273,20 @@ def test_a_killed_stage_does_not_lose_the_next_question(
     assert answer.status_code == 200, answer.text
     assert_same(answer.json()["probabilities"], in_process(model, video))
     assert replicas(stage).isdisjoint({before})
+
+
+def test_the_readmes_example_runs(service: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)
+    assert "http://127.0.0.1:8000" in example
+    exec(example.replace("http://127.0.0.1:8000", str(service.base_url).rstrip("/")), {})
+    answer = ast.literal_eval(capsys.readouterr().out)
+    assert answer["choice"]["letter"] in answer["probabilities"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_readmes_curl_command_runs(service: httpx.Client) -> None:
+    [command] = re.findall(r"^curl .*?(?<!\\)$", Path("README.md").read_text(), re.S | re.M)
+    local = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
+    assert local != command
+    done = subprocess.run(["bash", "-c", local], capture_output=True, text=True, timeout=60)
+    assert set(json.loads(done.stdout)["probabilities"]) == {"A", "B"}
