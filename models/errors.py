@@ -1,14 +1,14 @@
 """What can go wrong with a caller's input or a checkpoint, as types. Free of torch, picklable, safe to show.
 
-    Exception
-    ├── ExplainedError           says in which field, with which value, beyond which limit; never raised itself
-    │   ├── InputError           the caller's input breaks a rule (a ValueError, too)
-    │   │   ├── NotAVideo        the bytes are no container that we open
-    │   │   ├── Undecodable      a container that we open, but its video stream does not decode
-    │   │   ├── OutOfLimits      a fact of the input is beyond a stated limit
-    │   │   └── InvalidQuestion  question, options or sampling make no sense
-    │   └── serve.errors.ServiceError   what the service itself refuses or fails at
-    └── CheckpointError          a checkpoint is missing, incomplete, damaged or of another shape
+Exception
+├── ExplainedError           says in which field, with which value, beyond which limit; never raised itself
+│   ├── InputError           the caller's input breaks a rule (a ValueError, too)
+│   │   ├── NotAVideo        the bytes are no container that we open
+│   │   ├── Undecodable      a container that we open, but its video stream does not decode
+│   │   ├── OutOfLimits      a fact of the input is beyond a stated limit
+│   │   └── InvalidQuestion  question, options or sampling make no sense
+│   └── serve.errors.ServiceError   what the service itself refuses or fails at
+└── CheckpointError          a checkpoint is missing, incomplete, damaged or of another shape
 """
 
 from __future__ import annotations
