@@ -145,7 +145,7 @@ class ModelConfig:
     selector: SelectorConfig | None = None
 
     @classmethod
-    def tiny(cls, vocab_size: int = 1024) -> Self:
+    def tiny(cls, vocab_size: int = 1280) -> Self:
         """The embedded checkpoint: every real part, small enough for a laptop and a git repository."""
         decoder = DecoderConfig(
             vocab_size=vocab_size,
@@ -163,7 +163,7 @@ class ModelConfig:
         return cls._compose("dsr-tiny", FramesConfig(max_pixels=50_176), decoder, encoder)
 
     @classmethod
-    def bench(cls, vocab_size: int = 1024) -> Self:
+    def bench(cls, vocab_size: int = 1280) -> Self:
         """A few seconds per cold answer on two CPU cores (32 frames of 640x360), so that ratios mean something."""
         decoder = DecoderConfig(
             vocab_size=vocab_size,

@@ -230,8 +230,10 @@ class CameraHead(nn.Module):
 
 
 def linear_float32(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer in float32, whatever its dtype: bfloat16 logarithms of depth would leave steps of 1 % in the points."""
-    return F.linear(x.float(), layer.weight.float(), layer.bias.float())
+    """The layer in float32, whatever its dtype or autocast: bfloat16 logarithms of depth would leave steps of 1 % in
+    the points."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.float(), layer.weight.float(), layer.bias.float())
 
 
 def unproject(raw: Tensor) -> Tensor:
@@ -242,10 +244,11 @@ def unproject(raw: Tensor) -> Tensor:
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
     """[..., 3, 3] -> the rotation (determinant +1) nearest to the matrix with rows of length 1 (arXiv 2006.14616)."""
-    u, _, v = torch.linalg.svd(F.normalize(matrix.float(), dim=-1))
-    handedness = torch.ones_like(matrix[..., 0], dtype=torch.float32)
-    handedness[..., 2] = torch.linalg.det(u @ v)
-    return u * handedness[..., None, :] @ v
+    with torch.autocast(matrix.device.type, enabled=False):
+        u, _, v = torch.linalg.svd(F.normalize(matrix.float(), dim=-1))
+        handedness = torch.ones_like(matrix[..., 0], dtype=torch.float32)
+        handedness[..., 2] = torch.linalg.det(u @ v)
+        return u * handedness[..., None, :] @ v
 
 
 def check_images(images: Tensor, patch_size: int) -> tuple[int, int]:

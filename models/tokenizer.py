@@ -19,11 +19,18 @@ class QwenTokenizer:
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the decoder directory needs its tokenizer")
         self._tokenizer = FastTokenizer.from_file(str(path))
-        # Encodes with the bare vocabulary: with the added tokens, text that spells "<|im_end|>" would become the token
-        # that ends a turn. There is also a flag for this, but pickling and copying lose it.
+        # Encodes without the special tokens: with them, text that spells "<|im_end|>" would become the token that ends
+        # a turn. There is also a flag for this, but pickling and copying lose it.
         self._plain = FastTokenizer(self._tokenizer.model)
         self._plain.normalizer = self._tokenizer.normalizer
         self._plain.pre_tokenizer = self._tokenizer.pre_tokenizer
+        # Phrases are added tokens too, but text. Those in "<…>" (Qwen's `<tool_call>`) steer the model: they stay out.
+        added = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        phrases = {token.content: index for index, token in added if not token.special and token.content[0] != "<"}
+        self._plain.add_tokens([token for _, token in added if token.content in phrases])
+        moved = [text for text, index in phrases.items() if self._plain.token_to_id(text) != index]
+        if moved:
+            raise CheckpointError(f"{path}: the added token {moved[0]!r} does not follow the vocabulary")
         try:
             self.special = SpecialTokens.from_vocabulary(self._tokenizer.get_vocab(with_added_tokens=True))
         except KeyError as missing:

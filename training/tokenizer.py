@@ -2,7 +2,8 @@
 
 It differs from Qwen2.5-VL's only in its vocabulary, so every program that reads Qwen2.5-VL directories reads this one:
 byte-level BPE over the same pieces (a digit is a piece; a space belongs to the word after it), the same special tokens
-where we need them, the same file names and a chat template that writes the same prompts.
+where we need them, the same file names and a chat template that writes the same prompts. The phrases of the questions
+are added tokens, as Qwen's `<tool_call>` is one: a prompt is half as long with them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tokenizers.processors import ByteLevel as ByteLevelOffsets
 from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Tokenizer
 
-from training.vocabulary import corpus
+from training.vocabulary import corpus, phrases
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -64,8 +65,8 @@ CHAT_TEMPLATE = r"""
 """
 
 
-def train_tokenizer(vocab_size: int = 1024, seed: int = 0) -> Tokenizer:
-    """A tokenizer of exactly `vocab_size` entries: 256 bytes, merges, and `SPECIAL_TOKENS` at the end.
+def train_tokenizer(vocab_size: int = 1280, seed: int = 0) -> Tokenizer:
+    """A tokenizer of exactly `vocab_size` entries: 256 bytes, merges, `phrases()`, and `SPECIAL_TOKENS` at the end.
 
     The same arguments give the same tokenizer. `decode(encode(text))` is the NFC form of any text.
 
@@ -77,18 +78,19 @@ def train_tokenizer(vocab_size: int = 1024, seed: int = 0) -> Tokenizer:
         raise ValueError(f"vocab_size {vocab_size} is not a multiple of {SIZE_MULTIPLE}")
     tokenizer = _like_qwen()
     trainer = BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        vocab_size=vocab_size - len(phrases()) - len(SPECIAL_TOKENS),
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(seed=seed), trainer)
     # Added after the training, as in Qwen, so that no merge depends on them and their ids are the last ones.
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     _check(tokenizer, vocab_size)
     return tokenizer
 
 
-def save_tokenizer(directory: Path, vocab_size: int = 1024, seed: int = 0) -> None:
+def save_tokenizer(directory: Path, vocab_size: int = 1280, seed: int = 0) -> None:
     """Trains and writes the tokenizer files of a Qwen2.5-VL directory: `tokenizer.json`, `vocab.json`, `merges.txt`,
     `tokenizer_config.json` and `chat_template.json`. The directory is made if need be; other files are left alone."""
     tokenizer = train_tokenizer(vocab_size, seed)
@@ -123,12 +125,14 @@ def _check(tokenizer: Tokenizer, vocab_size: int) -> None:
 
 
 def _config(tokenizer: Tokenizer) -> dict[str, Any]:
-    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    added = dict.fromkeys(phrases(), False) | dict.fromkeys(SPECIAL_TOKENS, True)
     return {
         "add_bos_token": False,
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(tokenizer.token_to_id(token)): {"content": token, **flags} for token in SPECIAL_TOKENS
+            str(tokenizer.token_to_id(token)): {"content": token, **flags, "special": special}
+            for token, special in added.items()
         },
         "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
         "bos_token": None,
@@ -151,7 +155,7 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the small Qwen2.5-VL-like tokenizer into a directory.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--vocab-size", type=int, default=1024)
+    parser.add_argument("--vocab-size", type=int, default=1280)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     save_tokenizer(arguments.directory, arguments.vocab_size, arguments.seed)

@@ -7,6 +7,7 @@ geometry are made elsewhere.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,25 @@ STATEMENTS = {
     "ori": DIRECTIONS,
     "dir_pred": DIRECTIONS,
 }
+
+FARTHEST_PIXEL, LATEST_TENTH = 112, 120  # box sides and times up to here are one token each
+FAMILIAR = _words("car truck person dog robot bird ball box cylinder cone balloon")  # what rendered scenes hold
+
+
+def phrases() -> tuple[str, ...]:
+    """What the questions say again and again, each worth one token: the less there is to read, the less there is to
+    learn about reading. A statement, its number, a time to 0.1 s, a side of a box, the fixed words of a question."""
+    numbers = (
+        *(f" {tenth / 10:.1f}" for tenth in range(LATEST_TENTH + 1)),
+        *(before + str(pixel) for before in (" [", ", ") for pixel in range(FARTHEST_PIXEL + 1)),
+        *(f" ({number})" for number in range(1, 16)),
+    )
+    said = {f" {statement}." for statement in (*DIRECTIONS, *TRENDS, *COMPARISONS)}
+    openings = {view.split(" {")[0] for view in FIXED_VIEWS + MOVING_VIEWS}
+    asked = {fixed.strip() for forms in QUESTIONS.values() for form in forms for fixed in re.split(r"{\w+}", form)}
+    fixed = {"\nOptions:\n", *openings, *(f" {words}" for words in asked if " " in words)}
+    return (*numbers, *(f" {name}" for name in FAMILIAR), *sorted(said | fixed))
+
 
 PLAIN_QUESTIONS = (
     "What is {x} doing in this video?",

@@ -15,8 +15,9 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, Qwen2Tokenizer
 
+from models.tokenizer import QwenTokenizer
 from training.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
-from training.vocabulary import COMPARISONS, DIRECTIONS, QUESTIONS, TRENDS, TYPES, corpus, items
+from training.vocabulary import COMPARISONS, DIRECTIONS, QUESTIONS, TRENDS, TYPES, corpus, items, phrases
 
 TEXTS = [
     "",
@@ -47,7 +48,7 @@ def qwen(directory: Path) -> Qwen2Tokenizer:
     return AutoTokenizer.from_pretrained(directory)
 
 
-@pytest.mark.parametrize("size", [512, 1024])
+@pytest.mark.parametrize("size", [1024, 1280])
 def test_vocabulary_has_exactly_the_size_asked_for_with_special_tokens_last(size: int) -> None:
     tokenizer = train_tokenizer(size)
     assert sorted(tokenizer.get_vocab().values()) == list(range(size))
@@ -55,7 +56,7 @@ def test_vocabulary_has_exactly_the_size_asked_for_with_special_tokens_last(size
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(1000, "multiple of 64"), (320, "too small.*one token"), (4096, "larger than the corpus")]
+    ("size", "reason"), [(1000, "multiple of 64"), (704, "too small.*one token"), (4096, "larger than the corpus")]
 )
 def test_sizes_that_cannot_be_made_are_refused(size: int, reason: str) -> None:
     with pytest.raises(ValueError, match=f"vocab_size {size}.*{reason}"):
@@ -89,9 +90,17 @@ def test_every_option_letter_is_one_token_with_and_without_a_space(tokenizer: To
     assert len({one[0] for one in ids}) == 52
 
 
-def test_no_token_joins_a_digit_to_anything(tokenizer: Tokenizer) -> None:
-    assert [token for token in tokenizer.get_vocab() if len(token) > 1 and any(c in string.digits for c in token)] == []
+def test_no_token_but_a_phrase_joins_a_digit_to_anything(tokenizer: Tokenizer) -> None:
+    joined = [token for token in tokenizer.get_vocab() if len(token) > 1 and any(c in string.digits for c in token)]
+    assert set(joined) <= set(phrases())
     assert tokenizer.encode("2048").tokens == ["2", "0", "4", "8"]
+
+
+def test_what_questions_say_again_and_again_is_one_token(tokenizer: Tokenizer) -> None:
+    text = "the car [12, 40, 88, 112] at 10.3 s?\nOptions:\nA (1) Front|Left. (2) Keep nearly constant.\n"
+    expected = ["the", " car", " [12", ", 40", ", 88", ", 112", "]", " at", " 10.3", " s", "?", "\nOptions:\n"]
+    expected += ["A", " (1)", " Front|Left.", " (2)", " Keep nearly constant.", "\n"]
+    assert [tokenizer.decode([i]) for i in tokenizer.encode(text).ids] == expected
 
 
 def test_a_word_keeps_the_space_before_it(tokenizer: Tokenizer) -> None:
@@ -119,7 +128,7 @@ def test_transformers_loads_qwens_class_with_qwens_ends(qwen: Qwen2Tokenizer) ->
     assert type(qwen) is Qwen2Tokenizer
     assert (qwen.eos_token, qwen.pad_token, qwen.bos_token) == ("<|im_end|>", "<|endoftext|>", None)
     assert set(qwen.all_special_tokens) == set(SPECIAL_TOKENS)
-    assert len(qwen) == 1024
+    assert len(qwen) == 1280
 
 
 def test_transformers_loads_it_beside_a_model_configuration(directory: Path, tmp_path: Path) -> None:
@@ -135,6 +144,7 @@ def test_all_files_of_the_directory_split_text_alike(directory: Path, qwen: Qwen
     raw = Tokenizer.from_file(str(directory / "tokenizer.json"))
     pair = Tokenizer(BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt")))
     pair.normalizer, pair.pre_tokenizer = raw.normalizer, raw.pre_tokenizer
+    pair.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases()])
     pair.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     for text in [*TEXTS, *corpus(50, seed=7)]:
         assert raw.encode(text).ids == qwen(text).input_ids == pair.encode(text).ids
@@ -195,13 +205,12 @@ def test_text_that_spells_special_tokens_stays_text_when_they_are_switched_off(d
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_a_tokenizer_without_added_tokens_gives_the_same_plain_ids(directory: Path) -> None:
+def test_the_services_tokenizer_gives_the_same_plain_ids(directory: Path) -> None:
     switched = Tokenizer.from_file(str(directory / "tokenizer.json"))
     switched.encode_special_tokens = True
-    bare = Tokenizer(switched.model)
-    bare.normalizer, bare.pre_tokenizer = switched.normalizer, switched.pre_tokenizer
+    plain = QwenTokenizer(directory)
     for text in [*TEXTS, *corpus(50, seed=3)]:
-        assert bare.encode(text).ids == switched.encode(text, add_special_tokens=False).ids
+        assert plain.encode(text) == switched.encode(text, add_special_tokens=False).ids
 
 
 def test_plain_encoding_holds_while_other_threads_use_the_transformers_tokenizer(

@@ -1,0 +1,79 @@
+"""What the loop needs to know of what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+Metrics = Mapping[str, tuple[float, float]]  # name -> (sum, count): so that they add up over micro-batches and workers
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A group of parameters: those whose full name `pattern` finds (`re.search`) and no rate before this one did.
+
+    `lr` is the peak; 0 freezes the group.
+    """
+
+    name: str
+    pattern: str
+    lr: float
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's batch that one micro-batch of one worker has: every `count`-th item from the `index`-th on.
+
+    A step's items must not depend on the share, so that more workers or more micro-batches give the same step.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        return items[self.index :: self.count]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one micro-batch. `loss` is the SUM over `count` things; the loop divides by the count of the whole step.
+
+    `ids` of the samples: they are named when a loss is not finite.
+    """
+
+    loss: Tensor
+    count: float
+    metrics: Metrics = field(default_factory=dict)
+    ids: Sequence[str] = ()
+
+
+class Task(Protocol):
+    """`module` holds all parameters, trained and frozen; its state dict is what a resumed run starts from."""
+
+    module: nn.Module
+
+    def rates(self) -> Sequence[Rate]: ...
+
+    def batch(self, step: int, share: Share) -> Any:
+        """A pure function of its arguments and of the run's config: a resumed run needs no other state."""
+        ...
+
+    def loss(self, batch: Any) -> Outcome: ...
+
+    def evaluate(self, step: int) -> Metrics:
+        """On data that is never trained on; may be empty."""
+        ...
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """What is sharded one by one over several GPUs, and recomputed with `checkpoint_blocks`; may be empty."""
+        ...
+
+    def export(self, directory: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+        """Writes what the run is for. `state`: the state dict of `module`, whole and on the CPU."""
+        ...
