@@ -150,17 +150,19 @@ class ModelConfig:
         decoder = DecoderConfig(
             vocab_size=vocab_size,
             hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=4,
+            intermediate_size=384,
+            num_hidden_layers=8,
             num_attention_heads=3,
             num_key_value_heads=1,
             mrope_section=(8, 12, 12),
+            # 10 s are positions 0 to 30: as far apart as the 32 queries, so a query can look for a time.
+            tokens_per_second=3,
             max_position_embeddings=8192,
             tie_word_embeddings=True,
             vision=VisionConfig(128, 256, 4, 4, 112, (1, 3)),
         )
-        encoder = EncoderConfig(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=168)
-        return cls._compose("dsr-tiny", FramesConfig(max_pixels=50_176), decoder, encoder)
+        encoder = EncoderConfig(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=112)
+        return cls._compose("dsr-tiny", FramesConfig(max_pixels=112 * 112), decoder, encoder)
 
     @classmethod
     def bench(cls, vocab_size: int = 1280) -> Self:

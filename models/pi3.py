@@ -124,12 +124,16 @@ class Pi3(nn.Module):
         (a ValueError) for an image of more than MAX_PIXELS. Time and memory of attention grow with (N * P)².
         """
         rows, columns = check_images(images, self.config.encoder.patch_size)
-        hidden, angles = self.fuse(self.encode(images), rows, columns)
+        return self.reconstruct(self.encode(images), rows, columns)
+
+    def reconstruct(self, patches: Tensor, rows: int, columns: int) -> Reconstruction:
+        """Patch tokens [B, N, P, D] of `encode`, P = rows * columns -> `Reconstruction`."""
+        hidden, angles = self.fuse(patches, rows, columns)
         local_points = unproject(self.point_head(self.point_decoder(hidden, angles)[:, REGISTERS:], rows, columns))
         confidence = self.conf_head(self.conf_decoder(hidden, angles)[:, REGISTERS:], rows, columns)
         poses = self.camera_head(self.camera_decoder(hidden, angles)[:, REGISTERS:])
         points = einsum(poses[:, :3, :3], local_points, "f i j, f h w j -> f h w i") + poses[:, None, None, :3, 3]
-        scene = {"b": len(images)}
+        scene = {"b": len(patches)}
         return Reconstruction(
             points=rearrange(points, "(b n) h w c -> b n h w c", **scene),
             local_points=rearrange(local_points, "(b n) h w c -> b n h w c", **scene),

@@ -7,7 +7,7 @@ Legend: N frames, O objects of a scene (padded), P patches of a frame, H, W side
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,13 @@ class Objects:
     centres: Tensor
     forward: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Objects]) -> Objects:
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def to(self, device: torch.device) -> Objects:
+        return Objects(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class PatchLabels:
@@ -59,7 +66,7 @@ class PatchProbe(nn.Module):
 
     def __init__(self, width: int, kinds: int, colours: int) -> None:
         super().__init__()
-        self.sizes = (kinds + 1, colours + 1, 3, 3, 1)
+        self.sizes = [kinds + 1, colours + 1, 3, 3, 1]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:

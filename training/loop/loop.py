@@ -92,7 +92,9 @@ def train(task: Task, config: LoopConfig, world: World, facts: Mapping[str, Any]
             if last or stop or run.done % config.save_every == 0:
                 run.save()
             if stop and not last:
-                raise Interrupted(f"stopped after step {run.done} of {config.steps}; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped after step {run.done} of {config.steps}; the same command goes on from there"
+                )
     return run.finish(facts)
 
 
@@ -182,7 +184,7 @@ class _Run:
             loss = float(outcome.loss.detach())
             if not math.isfinite(loss):
                 raise NotFinite(f"step {self.done + 1}: the loss is {loss}; samples {self._ids(outcome)}")
-            outcome.loss.backward()
+            outcome.loss.backward()  # type: ignore[no-untyped-call]
         return outcome
 
     @staticmethod
@@ -230,21 +232,23 @@ def _recompute(block: nn.Module) -> None:
     def recomputed(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-    block.forward = recomputed  # type: ignore[method-assign]
+    block.forward = recomputed
 
 
 @contextmanager
 def _stoppable() -> Iterator[list[int]]:
     """A list that is empty until SIGINT or SIGTERM comes. A second signal ends the process at once."""
     asked: list[int] = []
-    before = {}
+    before: dict[int, Any] = {}
 
     def note(number: int, _: Any) -> None:
         asked.append(number)
         signal.signal(number, before[number])
 
     # Only the main thread may listen; Ray runs us in another one, and stops us by itself.
-    for number in (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ():
+    for number in (
+        (int(signal.SIGINT), int(signal.SIGTERM)) if threading.current_thread() is threading.main_thread() else ()
+    ):
         before[number] = signal.getsignal(number)
         signal.signal(number, note)
     try:

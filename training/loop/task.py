@@ -56,7 +56,8 @@ class Outcome:
 class Task(Protocol):
     """`module` holds all parameters, trained and frozen; its state dict is what a resumed run starts from."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def rates(self) -> Sequence[Rate]: ...
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 
 LAUNCHERS = ("local", "ray")
 
@@ -104,7 +105,7 @@ def launch(work: Callable[[World], None], workers: int, launcher: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        multiprocessing.spawn(_worker, args=(work, workers, port), nprocs=workers)
+        spawn(_worker, args=(work, workers, port), nprocs=workers)  # type: ignore[no-untyped-call]
 
 
 def _worker(rank: int, work: Callable[[World], None], workers: int, port: int) -> None:

@@ -19,7 +19,7 @@ from training.questions.cues import Cues
 from training.questions.foretold import Foretold, Group, learn
 from training.questions.options import FOUR, Four, fours
 from training.questions.records import LETTERS, Extras, Record
-from training.questions.templates import TYPES, question
+from training.questions.templates import TYPES, Ask, question
 from training.questions.verbalise import numbered
 
 
@@ -47,7 +47,14 @@ class Plan:
 def generate(
     scenes: Sequence[Cues], random: Random, plan: Plan | None = None, dropped: Counter[str] | None = None
 ) -> Iterator[Record]:
-    """Records about all scenes, block by block, each block in a drawn order.
+    """The records of `asked`."""
+    return (record for record, _ in asked(scenes, random, plan, dropped))
+
+
+def asked(
+    scenes: Sequence[Cues], random: Random, plan: Plan | None = None, dropped: Counter[str] | None = None
+) -> Iterator[tuple[Record, Candidate]]:
+    """Records about all scenes, with what they were made of; block by block, each block in a drawn order.
 
     What a type lacks in one block it makes up for in the next ones. `dropped` counts by reason what was drawn and not
     asked, and under `"missing: TYPE"` the questions that the scenes did not have.
@@ -62,7 +69,7 @@ def generate(
     wanted, made = 0.0, Counter[str]()
     for block in _blocks(scenes, plan.block):
         wanted += len(block) * plan.fours_per_scene
-        records: list[Record] = []
+        records: list[tuple[Record, Candidate]] = []
         for type_ in plan.types:
             for four in _asked(block, type_, told, round(wanted) - made[type_], plan, random, dropped):
                 records += _records(four, f"{four.members[0].cues.video}/{type_}/{made[type_]}", random)
@@ -71,6 +78,11 @@ def generate(
     for type_ in plan.types:
         if made[type_] < round(wanted):
             dropped[f"missing: {type_}"] += FOUR * (round(wanted) - made[type_])
+
+
+def visible_frames(ask: Ask, frames: int) -> int:
+    """How many of a video's frames, from the first, may be shown to whoever answers."""
+    return ask.end + 1 if ask.kind == "dir_pred" else frames
 
 
 def _blocks(scenes: Sequence[Cues], size: int) -> Iterator[Sequence[Cues]]:
@@ -103,12 +115,12 @@ def _asked(
     return list(fours(pool, told, most, most_per_video, random, dropped)) if pool else []
 
 
-def _records(four: Four, group: str, random: Random) -> Iterator[Record]:
+def _records(four: Four, group: str, random: Random) -> Iterator[tuple[Record, Candidate]]:
     """One for each member. Over the four, each letter is right once; which one is drawn."""
     for right, letter in enumerate(random.sample(range(FOUR), FOUR)):
         order = random.sample([n for n in range(FOUR) if n != right], FOUR - 1)
         order.insert(letter, right)
-        yield _record(four, right, order, group, random)
+        yield _record(four, right, order, group, random), four.members[right]
 
 
 def _record(four: Four, right: int, order: list[int], group: str, random: Random) -> Record:
@@ -119,7 +131,7 @@ def _record(four: Four, right: int, order: list[int], group: str, random: Random
         interval=(float(cues.times[ask.start]), float(cues.times[ask.end])),
         frames=(ask.start, ask.end),
         viewer=truth.around[ask.viewer].name,
-        visible_frames=ask.end + 1 if ask.kind == "dir_pred" else len(cues.times),
+        visible_frames=visible_frames(ask, len(cues.times)),
         group=group,
         sources=tuple(four.changes[right][n] for n in order),
     )

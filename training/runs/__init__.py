@@ -10,6 +10,8 @@ import torch
 
 from training.loop.task import Task
 from training.runs.debug import DebugConfig, DebugTask
+from training.runs.pi3 import Pi3RunConfig, Pi3Task
+from training.runs.tiny import TinyTask, config
 
 
 @dataclass(frozen=True)
@@ -23,4 +25,18 @@ class Run:
 
 RUNS = {
     "debug": Run("the loop itself, in seconds", DebugConfig(), DebugTask),
+    "tiny-pi3": Run("a small π³ from rendered scenes: the encoder", Pi3RunConfig(), Pi3Task),
+    "tiny-read": Run(
+        "the language model, from geometry that is told", config("read", "runs/tiny-read", 2600), TinyTask
+    ),
+    "tiny-look": Run(
+        "the selector, towards such geometry",
+        config("look", "runs/tiny-look", 4000, init="runs/tiny-read", scenes=8),
+        TinyTask,
+    ),
+    "tiny": Run(
+        "both, on questions about clips: the checkpoint that is served",
+        config("answer", "runs/tiny", 2000, init="runs/tiny-look", lr=5e-4, selector_lr=1e-3),
+        TinyTask,
+    ),
 }

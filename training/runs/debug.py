@@ -32,7 +32,9 @@ class DebugConfig:
 
     items: int = 16
     lr: float = 3e-3
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig("runs/debug", steps=60, save_every=20, evaluate_every=20))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig("runs/debug", steps=60, save_every=20, evaluate_every=20)
+    )
 
 
 class Patterns(nn.Module):
@@ -43,7 +45,6 @@ class Patterns(nn.Module):
         self.selector = Selector(SIZES)
         self.asked = nn.Parameter(torch.randn(3, SIZES.hidden_size))
         self.read = nn.Linear(SIZES.hidden_size, PATTERNS)
-        self.register_buffer("patterns", torch.randn(PATTERNS, 4, 16, SIZES.feature_size), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """[B, F, P, C] features -> [B, patterns]."""
@@ -58,6 +59,7 @@ class DebugTask:
         self.config, self.device = config, device
         torch.manual_seed(config.loop.seed)
         self.module = Patterns().to(device)
+        self.patterns = torch.randn(PATTERNS, 4, 16, SIZES.feature_size)
 
     def rates(self) -> Sequence[Rate]:
         return [Rate("merger", r"^selector\.merger", self.config.lr), Rate("rest", "", self.config.lr)]
@@ -87,7 +89,11 @@ class DebugTask:
         for item in items:
             random = torch.Generator().manual_seed(1_000_003 * (step + 2) + item)
             which = int(torch.randint(PATTERNS, (), generator=random))
-            noise = torch.randn(self.module.patterns.shape[1:], generator=random)
-            clips.append(self.module.patterns[which].cpu() + 0.5 * noise)
+            noise = torch.randn(self.patterns.shape[1:], generator=random)
+            clips.append(self.patterns[which] + 0.5 * noise)
             truth.append(which)
-        return torch.stack(clips).to(self.device), torch.tensor(truth, device=self.device), [f"{step}/{i}" for i in items]
+        return (
+            torch.stack(clips).to(self.device),
+            torch.tensor(truth, device=self.device),
+            [f"{step}/{i}" for i in items],
+        )

@@ -1,0 +1,155 @@
+"""`tiny-pi3`: a small π³ learns from rendered scenes; its per-image encoder is the embedded checkpoint's 4D prior.
+
+Two lessons at once: π³'s own (points, poses, confidence), and what every patch shows (`training.lessons.patches`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from einops import rearrange
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+from models.encoder import patch_grid
+from models.pi3 import FusionConfig, HeadsConfig, Pi3, Pi3Config
+from models.vit import LayerScale
+from training.data.scenes import CHUNK, GROUP, SceneStore, observed
+from training.lessons import patches, reconstruction
+from training.loop.loop import LoopConfig
+from training.loop.task import Metrics, Outcome, Rate, Share
+from training.runs.stores import prepared
+from training.scenes.catalogue import COLOURS, KINDS
+from training.scenes.config import SceneConfig
+
+HELD_OUT = 64  # scenes of the last chunk, never trained on
+
+
+@dataclass(frozen=True)
+class Pi3RunConfig:
+    """`groups` of 256 scenes, kept in `cache`; `scenes` of a step; every `rebuild`-th step teaches the whole π³, the
+    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise."""
+
+    groups: int = 15
+    scenes: int = 6
+    rebuild: int = 4
+    lr: float = 2e-3
+    jitter: float = 0.1
+    cache: str = "runs/cache"
+    processes: int = 2
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig("runs/tiny-pi3", 6000, floor=0.01, precision="bf16", evaluate_every=500)
+    )
+
+
+def tiny_pi3() -> Pi3Config:
+    """Encoder of the embedded checkpoint, two blocks of fusion, heads of one block."""
+    encoder = ModelConfig.tiny().encoder
+    if encoder is None:
+        raise ValueError("the tiny preset has no encoder")
+    return Pi3Config(encoder, FusionConfig(encoder.hidden_size, 2, 4), HeadsConfig(encoder.hidden_size, 4, 1, 64))
+
+
+class Pi3Lesson(nn.Module):
+    """π³ and the probe that reads the patches' lesson off its encoder."""
+
+    def __init__(self, config: Pi3Config) -> None:
+        super().__init__()
+        self.pi3 = Pi3(config)
+        self.probe = patches.PatchProbe(config.encoder.hidden_size, len(KINDS), len(COLOURS))
+        for module in self.modules():
+            if isinstance(module, LayerScale):
+                nn.init.constant_(module.gamma, 0.5)
+
+
+class Pi3Task:
+    def __init__(self, config: Pi3RunConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.sizes = tiny_pi3()
+        self.module = Pi3Lesson(self.sizes).to(device)
+        store = SceneStore(Path(config.cache), SceneConfig())
+        prepared(store, config.groups, False, config.processes)
+        self.chunks = [store.chunk(number) for number in range(config.groups * GROUP)]
+
+    def rates(self) -> Sequence[Rate]:
+        return [Rate("encoder", r"^pi3\.encoder", self.config.lr, 0.03), Rate("heads", "", self.config.lr, 0.03)]
+
+    def batch(self, step: int, share: Share) -> tuple[int, list[tuple[int, int]]]:
+        random = Random(f"{self.config.loop.seed}/{step}")
+        last = len(self.chunks) * CHUNK - HELD_OUT
+        scenes = [divmod(random.randrange(last), CHUNK) for _ in range(self.config.scenes)]
+        return step, list(share.of(scenes))
+
+    def loss(self, batch: tuple[int, list[tuple[int, int]]]) -> Outcome:
+        step, scenes = batch
+        loss, metrics = self._lesson(scenes, step % self.config.rebuild == 0, self.config.jitter)
+        return Outcome(loss * len(scenes), len(scenes), metrics, [f"chunk {c} scene {s}" for c, s in scenes])
+
+    def evaluate(self, step: int) -> Metrics:
+        sums: dict[str, tuple[float, float]] = {}
+        for start in range(CHUNK - HELD_OUT, CHUNK, self.config.scenes):
+            scenes = [(len(self.chunks) - 1, n) for n in range(start, min(CHUNK, start + self.config.scenes))]
+            for name, (value, count) in self._lesson(scenes, True, 0.0)[1].items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = before[0] + value, before[1] + count
+        return sums
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return [*self.module.pi3.encoder.blocks, *self.module.pi3.decoder]
+
+    def export(self, directory: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+        """A π³ directory as `models.checkpoint.load_pi3` reads it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {name[4:]: tensor.contiguous() for name, tensor in state.items() if name.startswith("pi3.")}
+        save_file(tensors, directory / "model.safetensors")
+        (directory / "config.json").write_text(json.dumps(self.sizes.to_json(), indent=1) + "\n", encoding="utf-8")
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+    def _lesson(self, scenes: list[tuple[int, int]], whole: bool, jitter: float) -> tuple[Tensor, Metrics]:
+        frames, objects, depth, focal, poses = self._observed(scenes)
+        pi3 = self.module.pi3
+        images = rearrange(frames, "b k h w c -> b k c h w").float() / 255
+        if jitter:  # other light, other colours, and the noise of a video file
+            tinted = images * (1 + jitter * self._draw(images[:, :1, :, :1, :1]))
+            images = (tinted + jitter / 4 * self._draw(images)).clamp(0, 1)
+        truth = patches.labels(objects, len(KINDS), len(COLOURS))
+        if not whole:
+            return patches.lesson(self.module.probe, pi3.encode(images).flatten(0, 1), truth)
+        features = pi3.encode(images)
+        rows, columns = patch_grid(images.shape[-2], images.shape[-1], self.sizes.encoder.patch_size)
+        found = pi3.reconstruct(features, rows, columns)
+        loss, metrics = patches.lesson(self.module.probe, features.flatten(0, 1), truth)
+        points, valid = _points(depth, focal)
+        other, more = reconstruction.lesson(found, points, valid, poses)
+        return loss + other, {**metrics, **more}
+
+    def _observed(self, scenes: list[tuple[int, int]]) -> tuple[Tensor, patches.Objects, Tensor, Tensor, Tensor]:
+        parts = [observed(self.chunks[chunk], [place]) for chunk, place in scenes]
+        frames, objects, depth, focal, poses = zip(*parts, strict=True)
+        tensors = [torch.cat(one).to(self.device) for one in (frames, depth, focal, poses)]
+        return tensors[0], patches.Objects.joined(objects).to(self.device), tensors[1], tensors[2], tensors[3]
+
+    @staticmethod
+    def _draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, device=like.device)
+
+
+def _points(depth: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth [B, K, H, W] and focal lengths [B] -> points [B, K, H, W, 3] in camera axes, and which there are."""
+    height, width = depth.shape[-2:]
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=depth.device) + 0.5 - height / 2,
+        torch.arange(width, device=depth.device) + 0.5 - width / 2,
+        indexing="ij",
+    )
+    valid = torch.isfinite(depth)
+    z = torch.where(valid, depth, 1.0)
+    across = z / rearrange(focal, "b -> b 1 1 1")
+    return torch.stack([columns * across, rows * across, z], dim=-1), valid

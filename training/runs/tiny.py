@@ -1,0 +1,225 @@
+"""`tiny-read`, `tiny-look`, `tiny`: the embedded checkpoint learns to answer, one half at a time and then both.
+
+    tiny-read   the language model answers from geometry tokens that are made of the truth
+    tiny-look   the selector learns to make such tokens from the frozen encoder's features and the question
+    tiny        merger, Q-Formers and language model together on questions about clips, as in the published recipe
+
+Each starts from the run before it (`init`); only the last one writes a checkpoint that can be served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import load_pi3
+from models.config import ModelConfig
+from models.rope import Grid
+from training.data.scenes import GROUP, Asked, SceneStore
+from training.lessons import looking, reading
+from training.lessons.pages import Page, Printer
+from training.loop import states
+from training.loop.loop import LoopConfig
+from training.loop.task import Metrics, Outcome, Rate, Share
+from training.questions.templates import TYPES
+from training.runs.features import Features
+from training.runs.model import Prefix, TinyModel, exported, tokenizer_in
+from training.runs.stores import prepared
+from training.scenes.config import SceneConfig
+
+FRAMES_PER_TIME = 2
+HELD_OUT = 1  # groups of 256 scenes, the last ones, that are measured on
+MEASURED = 240  # questions of them
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """`lesson`: "read", "look" or "answer". A step has `scenes` clips with `questions` each; the share `text` of the
+    pages has no options. `noise`: most that the true samples are off by in "read", in their own units. `pi3`, `init`:
+    the folders of the runs before this one; "read" needs neither. `video`: video tokens stand before geometry tokens.
+    """
+
+    lesson: str
+    groups: int = 15
+    scenes: int = 4
+    questions: int = 16
+    text: float = 0.3
+    noise: float = 0.2
+    lr: float = 2e-3
+    selector_lr: float = 2e-3
+    video: bool = True
+    pi3: str = "runs/tiny-pi3/checkpoint"
+    init: str | None = None
+    cache: str = "runs/cache"
+    processes: int = 2
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig("runs/tiny", 2000, precision="bf16"))
+
+    def __post_init__(self) -> None:
+        if self.lesson not in ("read", "look", "answer"):
+            raise ValueError(f"lesson is {self.lesson!r}, expected 'read', 'look' or 'answer'")
+
+
+def config(lesson: str, out: str, steps: int, **settings: Any) -> TinyConfig:
+    loop = LoopConfig(out, steps, precision="bf16", evaluate_every=500, floor=0.02)
+    return replace(TinyConfig(lesson, loop=loop), **settings)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions, grouped by clip: `clip` says for each which of `clips` it is about."""
+
+    asked: list[Asked]
+    clips: list[tuple[int, int]]
+    clip: list[int]
+    page: Page
+    samples: Tensor
+    types: Tensor
+    grids: list[Grid]
+
+    @property
+    def seen(self) -> list[int]:
+        """Of each question, how many grid times of its clip may be seen."""
+        return [one.visible_frames // FRAMES_PER_TIME for one in self.asked]
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"chunk {one.scene[0]} scene {one.scene[1]} {one.type}" for one in self.asked]
+
+
+class TinyTask:
+    """One of the three lessons; `module` has all parts of the model but the frozen encoder."""
+
+    def __init__(self, config: TinyConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        sizes = ModelConfig.tiny()
+        tokenizer = tokenizer_in(Path(config.cache), sizes.decoder.vocab_size)
+        self.module = TinyModel(sizes, tokenizer).to(device)
+        if config.init is not None:
+            self.module.load_state_dict(states.weights(Path(config.init)))
+        self.printer = Printer(self.module.tokenizer)
+        self.scene = SceneConfig()
+        store = SceneStore(Path(config.cache), self.scene)
+        prepared(store, config.groups, True, config.processes)
+        self.features = None
+        if config.lesson != "read":
+            self.features = Features(load_pi3(Path(config.pi3), str(device)).encoder, store, config.groups * GROUP)
+        self.by_scene: dict[tuple[int, int], list[Asked]] = {}
+        for group in range(config.groups):
+            for asked in store.questions(group):
+                self.by_scene.setdefault(asked.scene, []).append(asked)
+        self.scenes = sorted(self.by_scene)
+        first_held = (config.groups - HELD_OUT) * GROUP
+        self.held = [scene for scene in self.scenes if scene[0] >= first_held] if config.groups > HELD_OUT else []
+        self.scenes = [scene for scene in self.scenes if scene not in set(self.held)]
+        if not self.scenes:
+            raise ValueError(f"groups is {config.groups}; it must be more than the {HELD_OUT} that are measured on")
+
+    def rates(self) -> Sequence[Rate]:
+        lesson, lr, selector = self.config.lesson, self.config.lr, self.config.selector_lr
+        reads, looks = lesson in ("read", "answer"), lesson in ("look", "answer")
+        return [
+            Rate("vision tower", r"^decoder\.model\.model\.visual\.", 0),
+            Rate("language", r"^decoder\.", lr * reads, 0.02),
+            Rate("selector", r"^selector\.", selector * looks, 0.02),
+            Rate("told", r"^told\.", lr * (lesson == "read"), 0.02),
+            Rate("reading", r"^reading\.", lr * reads, 0.02),
+            Rate("looking", r"^looking\.", selector * looks, 0.02),
+        ]
+
+    def batch(self, step: int, share: Share) -> Batch:
+        random = Random(f"{self.config.loop.seed}/{self.config.lesson}/{step}")
+        scenes = random.sample(self.scenes, self.config.scenes)
+        chosen = [
+            (s, random.sample(self.by_scene[s], min(self.config.questions, len(self.by_scene[s])))) for s in scenes
+        ]
+        return self._batch(share.of(chosen), with_options=random.random() >= self.config.text)
+
+    def loss(self, batch: Batch) -> Outcome:
+        loss, metrics = {"read": self._read, "look": self._look, "answer": self._answer}[self.config.lesson](batch)
+        return Outcome(loss * len(batch.asked), len(batch.asked), metrics, batch.ids)
+
+    def evaluate(self, step: int) -> Metrics:
+        random = Random(0)
+        sums: dict[str, tuple[float, float]] = {}
+        count = max(1, MEASURED // (self.config.scenes * self.config.questions))
+        for _ in range(count if self.held else 0):
+            scenes = random.sample(self.held, self.config.scenes)
+            chosen = [(s, self.by_scene[s][: self.config.questions]) for s in scenes]
+            for name, (value, number) in self.loss(self._batch(chosen, with_options=True)).metrics.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = before[0] + value, before[1] + number
+        return sums
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.module.decoder.model.model.language_model.layers)
+
+    def export(self, directory: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+        """After "answer" the directory that `serve/` loads; before, there is nothing to serve but the state."""
+        if self.config.lesson == "answer":
+            model = TinyModel(self.module.config, self.module.tokenizer)
+            model.load_state_dict(state)
+            exported(directory, model, load_pi3(Path(self.config.pi3)).encoder, manifest)
+
+    def _batch(self, chosen: Sequence[tuple[tuple[int, int], list[Asked]]], with_options: bool) -> Batch:
+        asked = [one for _, ones in chosen for one in ones]
+        page = (self.printer.with_options if with_options else self.printer.without_options)(asked)
+        return Batch(
+            asked=asked,
+            clips=[scene for scene, _ in chosen],
+            clip=[number for number, (_, ones) in enumerate(chosen) for _ in ones],
+            page=page.to(self.device),
+            samples=torch.stack([one.samples for one in asked]).float().to(self.device),
+            types=torch.tensor([TYPES.index(one.type) for one in asked], device=self.device),
+            grids=[self._grid(ones[0].seconds) for _, ones in chosen],
+        )
+
+    def _grid(self, seconds: float) -> Grid:
+        """As `models.video` gives it for a clip of this length."""
+        frames, (width, height) = self.scene.frames, self.scene.size
+        side = self.module.config.frames.side_multiple
+        return Grid(frames // FRAMES_PER_TIME, height // side, width // side, FRAMES_PER_TIME * seconds / (frames - 1))
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        samples = batch.samples
+        if self.module.training:
+            strength = self.config.noise * torch.rand(len(samples), 1, 1, device=self.device)
+            drift, jitter = torch.randn_like(samples[:, :1]), torch.randn_like(samples)
+            samples = samples + strength * (drift + 0.7 * jitter) * (samples != 0)
+        tokens = self.module.told(samples, batch.types)
+        return self._reading(batch, tokens, self.module.prefix(self.printer.before))
+
+    def _look(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        tokens = self._tokens(batch)
+        with torch.no_grad():
+            told = self.module.told(batch.samples, batch.types)
+        return looking.lesson(self.module.looking, tokens, batch.samples, batch.types, told)
+
+    def _answer(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        tokens = self._tokens(batch)
+        frames = [self._features.frames(clip).to(self.device) for clip in batch.clips] if self.config.video else []
+        prefix = self.module.prefix(self.printer.before, frames, batch.grids if frames else [])
+        loss, metrics = self._reading(batch, tokens, prefix)
+        looked, more = looking.lesson(self.module.looking, tokens, batch.samples, batch.types)
+        return loss + looked, {**metrics, **more}
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips."""
+        features = [self._features.of(clip).to(self.device) for clip in batch.clips]
+        return self.module.geometry(features, batch.grids, batch.clip, batch.seen, batch.page.text)
+
+    def _reading(self, batch: Batch, tokens: Tensor, prefix: Prefix) -> tuple[Tensor, Metrics]:
+        hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, batch.page.ids, batch.page.real)
+        letters, table = self.printer.letters.to(self.device), self.module.embeddings
+        return reading.lesson(self.module.reading, batch.page, hidden, table, letters, batch.samples, batch.types)
+
+    @property
+    def _features(self) -> Features:
+        if self.features is None:
+            raise ValueError(f"the lesson {self.config.lesson!r} looks at no clips")
+        return self.features
