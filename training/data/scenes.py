@@ -26,6 +26,8 @@ from torch import Tensor
 
 from training.lessons.patches import Objects
 from training.lessons.samples import samples
+from training.lessons.spots import spots
+from training.questions.candidates import Candidate
 from training.questions.cues import Cues, Track
 from training.questions.engine import Plan, asked, visible_frames
 from training.scenes import render_many, sample_scene
@@ -44,7 +46,7 @@ VERSION = 1  # of the files: another one is another folder
 @dataclass(frozen=True)
 class Asked:
     """A question of the training set. `scene` (chunk, place in it); `samples` [32, 5]: see `training.lessons.samples`;
-    `seconds`: the length of the clip."""
+    `seconds`: the length of the clip. The last five: see `training.lessons.spots`."""
 
     scene: tuple[int, int]
     question: str
@@ -55,6 +57,11 @@ class Asked:
     visible_frames: int
     seconds: float
     samples: Tensor
+    who: Tensor
+    times: Tensor
+    cells: Tensor
+    places: Tensor
+    moments: Tensor
 
 
 class SceneStore:
@@ -142,7 +149,7 @@ def _chunk(number: int, config: SceneConfig) -> dict[str, Any]:
 
 
 def _row(scene: Scene, rendered: Rendered) -> dict[str, Any]:
-    picked = np.sort(np.random.default_rng(scene.seed).permutation(len(scene.times))[:PICKED])
+    picked = np.sort(np.random.default_rng(scene.seed + 7).permutation(len(scene.times))[:PICKED])
     empty = MOST_OBJECTS - len(scene.bodies)
     kinds, colours = [kind.name for kind in KINDS], list(COLOURS)
     centres = np.stack([body.centres for body in scene.bodies], axis=1)
@@ -188,7 +195,8 @@ def _questions(group: int, per_scene: int, chunk: Callable[[int], dict[str, Any]
     places = {cues.video: where for where, cues in scenes}
     plan = Plan(per_scene=per_scene)
     return [
-        {
+        _spots(candidate)
+        | {
             "scene": where,
             "question": record.question,
             "options": record.options,
@@ -199,6 +207,12 @@ def _questions(group: int, per_scene: int, chunk: Callable[[int], dict[str, Any]
             "seconds": float(candidate.cues.times[-1]),
             "samples": torch.from_numpy(samples(candidate.around, candidate.ask)).half(),
         }
-        for record, candidate in asked([cues for _, cues in scenes], Random(group), plan, Counter())
+        for record, candidate in asked([cues for _, cues in scenes], Random(group * GROUP), plan, Counter())
         for where in (places[candidate.cues.video],)
     ]
+
+
+def _spots(candidate: Candidate) -> dict[str, Tensor]:
+    found = asdict(spots(candidate.cues, candidate.around, candidate.ask))
+    tensors = {name: torch.from_numpy(value) for name, value in found.items()}
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}

@@ -1,41 +1,163 @@
 """How the selector is taught to look: token k of a question should know the k-th sample of what is asked about.
 
-Legend: B questions, Q geometry tokens, D width.
+    question queries   which things the question names, and when          (read off by a linear layer)
+    attention          each head on its thing, at the token's moment
+    tokens             where these things are, and the question's own quantity
+
+From the last error alone the selector stays where it started: what a word means and where it is seen must be found at
+the same time.
+
+Legend: B questions, Q geometry tokens, H heads, M memory tokens, D width; things: see `training.lessons.spots`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from models.rope import rotate
+from models.selector import Selector
 from training.lessons.reading import TOKEN_SIZE, weights
 from training.lessons.samples import WIDTH
+from training.lessons.spots import COLOUR, KIND, PLACE, THINGS, UNKNOWN
 from training.loop.task import Metrics
+
+NAMES = len(KIND) + len(COLOUR)
+NOWHERE = -1e4  # a logarithm of attention: what cannot be looked at
+SECONDS = 5.0  # the unit of moments
+PLACE_WEIGHT = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Sights:
+    """`training.lessons.spots.Spots` of B questions: who [B, 3, 2], times [B, 3, Q], cells [B, 3, Q, cells],
+    places [B, Q, 18], moments [B, Q, 3]."""
+
+    who: Tensor
+    times: Tensor
+    cells: Tensor
+    places: Tensor
+    moments: Tensor
+
+    def to(self, device: torch.device) -> Sights:
+        return Sights(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 class LookingHead(nn.Module):
-    """Reads the samples off the geometry tokens; no part of the model that is served."""
+    """What reads the lesson off the selector; none of it is part of the model that is served."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, WIDTH)
+        self.sample = nn.Linear(width, WIDTH)
+        self.place = nn.Linear(width, THINGS * PLACE)
+        self.named = nn.Linear(width, THINGS * NAMES + 3)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.linear(tokens / TOKEN_SIZE).float()
+
+@dataclass
+class Overheard:
+    """The normed question queries [B, Q, D] that enter Q-Former 2 and the logarithm of its attention [B, H, Q, M]."""
+
+    queries: Tensor
+    attention: Tensor
+
+
+@contextmanager
+def overhearing(selector: Selector) -> Iterator[list[Overheard]]:
+    """What passes through Q-Former 2 in this block. Its fused attention keeps no weights: they are made again."""
+    attn, heard = selector.q_former_2.attn, list[Overheard]()
+
+    def listen(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        x, target, x_angles, target_angles, mask = given[:5]
+        size = selector.config.head_size
+        q = rotate(rearrange(attn.q_proj(x), "b q (n e) -> b n q e", e=size), *x_angles)
+        k = rotate(rearrange(attn.k_proj(target), "b m (k e) -> b k m e", e=size), *target_angles)
+        k = repeat(k, "b k m e -> b (k g) m e", g=q.shape[1] // k.shape[1])
+        scores = q.float() @ k.float().transpose(-1, -2) / size**0.5
+        scores = scores.masked_fill(~rearrange(mask, "b m -> b 1 1 m"), NOWHERE)
+        heard.append(Overheard(x, scores.log_softmax(dim=-1)))
+
+    handle = attn.register_forward_pre_hook(listen)
+    try:
+        yield heard
+    finally:
+        handle.remove()
 
 
 def lesson(
-    head: LookingHead, tokens: Tensor, samples: Tensor, types: Tensor, told: Tensor | None = None
+    head: LookingHead,
+    heard: Overheard,
+    tokens: Tensor,
+    sights: Sights,
+    samples: Tensor,
+    types: Tensor,
+    told: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
     """The loss, a mean over the questions, and what to log: name -> (sum, count).
 
     `tokens` [B, Q, D] of the selector, `samples` [B, Q, 5], `types` [B]; `told` [B, Q, D]: the tokens that the language
     model has learned to read, to which these are drawn.
     """
+    count, spoken = float(len(types)), tokens / TOKEN_SIZE
     weight = weights(types)[:, None]
-    error = (weight * (head(tokens) - samples).square()).sum((1, 2)) / (tokens.shape[1] * weight.sum((1, 2)))
-    count = float(len(types))
-    metrics = {"sample_error": (float(error.detach().sum()), count)}
+    error = (weight * (head.sample(spoken).float() - samples).square()).sum((1, 2)) / (
+        tokens.shape[1] * weight.sum((1, 2))
+    )
+    attended, mass, places = _attended(heard.attention, sights)
+    who, when = _named(head.named(heard.queries).float(), sights)
+    where = _placed(head.place(spoken).float(), sights)
+    loss = error.mean() + 0.3 * attended + 0.3 * who + 2.0 * when + where
+    metrics = {
+        "sample_error": (float(error.detach().sum()), count),
+        "attention": (float(mass), float(places)),
+        "place_error": (float(where.detach()) * count, count),
+        "named": (float(who.detach()) * count, count),
+    }
     if told is None:
-        return error.mean(), metrics
+        return loss, metrics
     apart = ((tokens.float() - told.float()) / TOKEN_SIZE).square().mean()
-    return error.mean() + 0.5 * apart, {**metrics, "apart": (float(apart.detach()) * count, count)}
+    return loss + 0.5 * apart, {**metrics, "apart": (float(apart.detach()) * count, count)}
+
+
+def _attended(attention: Tensor, sights: Sights) -> tuple[Tensor, Tensor, Tensor]:
+    """Minus the mean logarithm of a head's attention on its thing; the sum of this attention, and of how many.
+
+    Heads beyond the third are free.
+    """
+    cells = sights.cells.shape[-1]
+    times = attention.shape[-1] // cells
+    grid = rearrange(attention[:, :THINGS], "b h q (t c) -> b h q t c", c=cells)
+    then = sights.times.clamp(max=times - 1)[..., None, None].expand(-1, -1, -1, 1, cells)
+    at = grid.gather(3, then).squeeze(3)
+    mass = at.masked_fill(~sights.cells, -torch.inf).logsumexp(-1)
+    known = sights.cells.any(-1) & (sights.times < times) & (mass > NOWHERE / 2)
+    mass = torch.where(known, mass, 0.0)
+    total = known.sum().clamp(min=1)
+    return -mass.sum() / total, (mass.detach().exp() * known).sum(), total
+
+
+def _named(found: Tensor, sights: Sights) -> tuple[Tensor, Tensor]:
+    """Entropies of kind and colour of the things, and the squared error of the moments."""
+    names = rearrange(found[..., : THINGS * NAMES], "b q (h n) -> b h q n", h=THINGS)
+    kind, colour = names[..., : len(KIND)], names[..., len(KIND) :]
+    who = repeat(sights.who, "b h two -> two b h q", q=found.shape[1])
+    entropy = sum(
+        F.cross_entropy(guess.reshape(-1, guess.shape[-1]), truth.reshape(-1), ignore_index=UNKNOWN, reduction="sum")
+        for guess, truth in ((kind, who[0]), (colour, who[1]))
+    )
+    moments = (found[..., THINGS * NAMES :] - sights.moments / SECONDS).square().mean()
+    return entropy / (who[0] != UNKNOWN).sum().clamp(min=1), moments
+
+
+def _placed(found: Tensor, sights: Sights) -> Tensor:
+    """Mean squared error of where the things are, over those that the question has."""
+    there = (sights.who[:, :, 0] != UNKNOWN).to(found.dtype)
+    weight = torch.tensor(PLACE_WEIGHT, device=found.device)
+    error = rearrange((found - sights.places).square(), "b q (h c) -> b h q c", h=THINGS)
+    error = (error * weight).sum((-1, -2)) / (found.shape[1] * weight.sum())
+    return (error * there).sum() / there.sum().clamp(min=1)

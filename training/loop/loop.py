@@ -179,8 +179,9 @@ class _Run:
         share = Share(micro * self.world.size + self.world.rank, self.config.accumulate * self.world.size)
         # What the loss draws depends on the step and the share alone, so a resumed run draws the same.
         torch.manual_seed(hash((self.config.seed, self.done, share.index)) % 2**63)
+        batch = self.task.batch(self.done, share)
         with self._precision():
-            outcome = self.task.loss(self.task.batch(self.done, share))
+            outcome = self.task.loss(batch)
             loss = float(outcome.loss.detach())
             if not math.isfinite(loss):
                 raise NotFinite(f"step {self.done + 1}: the loss is {loss}; samples {self._ids(outcome)}")

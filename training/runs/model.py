@@ -8,6 +8,7 @@ Legend: S clips, B questions, P prefix tokens, L tokens of a question (padded), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from training.lessons.looking import LookingHead
 from training.lessons.reading import TOKEN_SIZE, ReadingHeads, Told
 from training.sample import write_sample
 from training.tokenizer import save_tokenizer
+from training.vocabulary import LATEST_TENTH
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,17 @@ class TinyModel(nn.Module):
         self.decoder = Decoder(random_decoder(config, tokenizer.special), config.decoder.tokens_per_second)
         self.selector = Selector(config.selector)
         nn.init.constant_(self.selector.norm.weight, TOKEN_SIZE)
+        self._know_numbers()
         self.told, self.reading, self.looking = Told(width), ReadingHeads(width), LookingHead(width)
+
+    @torch.no_grad()
+    def _know_numbers(self) -> None:
+        """Times, and the order of the queries, start as waves of their values: neighbours are alike from the start."""
+        times = {tenth: self.tokenizer.encode(f" {tenth / 10:.1f}") for tenth in range(LATEST_TENTH + 1)}
+        rows = torch.tensor([ids[0] for ids in times.values()])
+        self.embeddings[rows] = 0.03 * _waves(torch.tensor(list(times)) / 10, 0.8, 60.0, self.embeddings.shape[1])
+        order = torch.arange(len(self.selector.queries))
+        self.selector.queries.add_(0.7 * _waves(order, 3.0, 120.0, self.embeddings.shape[1]))
 
     @property
     def embeddings(self) -> Tensor:
@@ -118,6 +130,13 @@ class TinyModel(nn.Module):
             counts.append(prefix.text + cut.size)
             starts.append(int(prompt_positions([prefix.text, cut], self.decoder.tokens_per_second).max()) + 1)
         return torch.arange(known) < torch.tensor(counts)[:, None], starts
+
+
+def _waves(values: Tensor, shortest: float, longest: float, width: int) -> Tensor:
+    """[N] -> [N, width]: cosines and sines of the values, with wavelengths from the longest to the shortest."""
+    lengths = torch.exp(torch.linspace(math.log(longest), math.log(shortest), width // 2))
+    phases = values.float()[:, None] * (2 * math.pi / lengths)
+    return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
 def _mask(visible: Tensor, real: Tensor, geometry: int, dtype: torch.dtype) -> Tensor:

@@ -81,6 +81,7 @@ class Batch:
     samples: Tensor
     types: Tensor
     grids: list[Grid]
+    sights: looking.Sights
 
     @property
     def seen(self) -> list[int]:
@@ -174,9 +175,10 @@ class TinyTask:
             clips=[scene for scene, _ in chosen],
             clip=[number for number, (_, ones) in enumerate(chosen) for _ in ones],
             page=page.to(self.device),
-            samples=torch.stack([one.samples for one in asked]).float().to(self.device),
+            samples=torch.stack([one.samples.float() for one in asked]).to(self.device),
             types=torch.tensor([TYPES.index(one.type) for one in asked], device=self.device),
             grids=[self._grid(ones[0].seconds) for _, ones in chosen],
+            sights=_sights(asked).to(self.device),
         )
 
     def _grid(self, seconds: float) -> Grid:
@@ -195,23 +197,24 @@ class TinyTask:
         return self._reading(batch, tokens, self.module.prefix(self.printer.before))
 
     def _look(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        tokens = self._tokens(batch)
         with torch.no_grad():
             told = self.module.told(batch.samples, batch.types)
-        return looking.lesson(self.module.looking, tokens, batch.samples, batch.types, told)
+        return self._looking(batch, told)[1:]
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        tokens = self._tokens(batch)
+        tokens, looked, more = self._looking(batch, None)
         frames = [self._features.frames(clip).to(self.device) for clip in batch.clips] if self.config.video else []
         prefix = self.module.prefix(self.printer.before, frames, batch.grids if frames else [])
         loss, metrics = self._reading(batch, tokens, prefix)
-        looked, more = looking.lesson(self.module.looking, tokens, batch.samples, batch.types)
         return loss + looked, {**metrics, **more}
 
-    def _tokens(self, batch: Batch) -> Tensor:
-        """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips."""
+    def _looking(self, batch: Batch, told: Tensor | None) -> tuple[Tensor, Tensor, Metrics]:
+        """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips, and the lesson about them."""
         features = [self._features.of(clip).to(self.device) for clip in batch.clips]
-        return self.module.geometry(features, batch.grids, batch.clip, batch.seen, batch.page.text)
+        with looking.overhearing(self.module.selector) as heard:
+            tokens = self.module.geometry(features, batch.grids, batch.clip, batch.seen, batch.page.text)
+        head, known = self.module.looking, (batch.sights, batch.samples, batch.types)
+        return tokens, *looking.lesson(head, heard[0], tokens, *known, told)
 
     def _reading(self, batch: Batch, tokens: Tensor, prefix: Prefix) -> tuple[Tensor, Metrics]:
         hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, batch.page.ids, batch.page.real)
@@ -223,3 +226,15 @@ class TinyTask:
         if self.features is None:
             raise ValueError(f"the lesson {self.config.lesson!r} looks at no clips")
         return self.features
+
+
+def _sights(asked: Sequence[Asked]) -> looking.Sights:
+    who, times, cells, places, moments = (
+        torch.stack([_exact(getattr(one, name)) for one in asked])
+        for name in ("who", "times", "cells", "places", "moments")
+    )
+    return looking.Sights(who, times, cells, places, moments)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

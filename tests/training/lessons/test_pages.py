@@ -1,0 +1,79 @@
+"""What each position of a page should know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.prompt import build_prompt
+from models.tokenizer import QwenTokenizer
+from training.data.scenes import Asked
+from training.lessons.pages import NOTHING, Printer
+from training.tokenizer import save_tokenizer
+
+NONE = torch.zeros(())
+
+
+def asked(options: tuple[str, ...], right: int, statements: tuple[str, ...]) -> Asked:
+    return Asked(
+        (0, 0), "How does the distance between the red car [1, 2, 30, 40] and the camera change?", options, right,
+        "rel_dis", statements, 32, 6.0, NONE, NONE, NONE, NONE, NONE, NONE,
+    )  # fmt: skip
+
+
+LARGER, SMALLER = "Become larger", "Become smaller"
+ONE = asked(
+    tuple(
+        f"(1) {a}. (2) {b}." for a, b in ((LARGER, SMALLER), (SMALLER, LARGER), (LARGER, LARGER), (SMALLER, SMALLER))
+    ),
+    2,
+    (LARGER, LARGER),
+)
+OTHER = asked(("(1) Front.", "(1) Left.", "(1) Right.", "(1) Behind."), 3, ("Behind",))
+
+
+@pytest.fixture(scope="module")
+def printer(tmp_path_factory: pytest.TempPathFactory) -> Printer:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(directory)
+    return Printer(QwenTokenizer(directory))
+
+
+def test_numbers_know_the_true_statement_and_statements_whether_they_are_true(printer: Printer) -> None:
+    page = printer.with_options([ONE, OTHER])
+    say = printer.tokenizer.decode
+    row = page.ids[0].tolist()
+    taught = [(say([row[n]]), say([int(t)])) for n, t in enumerate(page.say[0]) if t != NOTHING]
+    assert taught == [(f" ({n})", " Become larger.") for _ in range(4) for n in (1, 2)]
+    assert page.same is not None
+    judged = [(say([row[n]]).strip(), int(t)) for n, t in enumerate(page.same[0]) if t != NOTHING]
+    assert judged == [
+        (f"{s}.", int(s == LARGER)) for s in (LARGER, SMALLER, SMALLER, LARGER, LARGER, LARGER, SMALLER, SMALLER)
+    ]
+
+
+def test_every_option_has_an_end_and_the_last_place_is_that_of_the_letter(printer: Printer) -> None:
+    page = printer.with_options([ONE, OTHER])
+    assert page.ends is not None
+    assert page.right is not None
+    assert page.right.tolist() == [2, 3]
+    for row, ends, last, told in zip(page.ids, page.ends, page.last, page.told, strict=True):
+        assert [printer.tokenizer.decode([int(row[end])]) for end in ends[:3]] == ["\n"] * 3
+        assert int(row[ends[3]]) == printer.end
+        assert printer.tokenizer.decode([int(row[told])]) == "\nOptions:\n"
+        assert printer.tokenizer.decode([int(row[last - 1])]) == "assistant"
+
+
+def test_without_options_the_answer_is_said_token_by_token(printer: Printer) -> None:
+    page = printer.without_options([OTHER])
+    target = page.say[0][page.say[0] != NOTHING].tolist()
+    assert printer.tokenizer.decode(target) == "(1) Behind."
+    assert target[-1] == printer.end
+    places = torch.nonzero(page.say[0] != NOTHING).flatten()
+    assert page.ids[0][places[1:]].tolist() == target[:-1]
+    assert int(places[0]) == int(page.told[0])
+
+
+def test_the_selector_reads_the_text_of_the_served_prompt(printer: Printer) -> None:
+    page = printer.with_options([ONE])
+    assert page.text[0].tolist() == list(build_prompt(printer.tokenizer, ONE.question, ONE.options).text_ids)

@@ -1,0 +1,105 @@
+"""Where a question's things are to be seen: what each of the selector's heads should look at for each of its tokens.
+
+Token k is about the k-th of 32 even moments of the interval (`training.lessons.samples`). Its first head should look at
+the first thing that the question names, the second at the last one, the third at the one between, or at one of the two.
+
+Legend: F frames, Q geometry tokens; things: 3 of them, in the order of the heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.lessons.samples import SAMPLES
+from training.questions.cues import Cues, FloatArray
+from training.questions.templates import Ask
+from training.questions.viewpoints import Body
+from training.scenes.catalogue import COLOURS, KINDS
+
+THINGS = 3
+PLACE = 6  # numbers that say where one is: (x/z, y/z, log z) of its middle, and its forward axis, in the camera's axes
+NEAREST = 0.3  # metres before the camera
+COVERED = 0.35  # of what the best covered cell has: cells with less do not count
+UNKNOWN = -100
+CELL = 28  # pixels: a merged token is so wide
+FRAMES_PER_TIME = 2
+
+KIND = {kind.name: index for index, kind in enumerate(KINDS)}
+COLOUR = {name: index for index, name in enumerate(COLOURS)}
+
+
+@dataclass(frozen=True)
+class Spots:
+    """`who` [3, 2] kind and colour, or -100. `times` [3, Q]: grid time to look at; `cells` [3, Q, rows * columns] bool:
+    where the thing is then, nowhere if it is not seen. `places` [Q, 3 * 6]. `moments` [Q, 3]: start and end of the
+    interval and the moment itself, in seconds."""
+
+    who: NDArray[np.int64]
+    times: NDArray[np.int64]
+    cells: NDArray[np.bool_]
+    places: FloatArray
+    moments: FloatArray
+
+
+def spots(cues: Cues, around: tuple[Body, ...], ask: Ask) -> Spots:
+    width, height = cues.size
+    frames = np.round(np.linspace(ask.start, ask.end, SAMPLES)).astype(int)
+    who = np.full((THINGS, 2), UNKNOWN)
+    times = np.zeros((THINGS, SAMPLES), np.int64)
+    cells = np.zeros((THINGS, SAMPLES, (height // CELL) * (width // CELL)), bool)
+    places = np.zeros((SAMPLES, THINGS, PLACE))
+    for place, number in enumerate(things(ask)):
+        track = around[number].track
+        if track is None:
+            continue
+        colour, _, kind = track.name.partition(" ")
+        who[place] = KIND.get(kind, UNKNOWN), COLOUR.get(colour, UNKNOWN)
+        # An absolute viewpoint stays where its viewer was.
+        at = np.full_like(frames, ask.at) if number == ask.viewer and ask.at is not None else frames
+        times[place] = at // FRAMES_PER_TIME
+        first = FRAMES_PER_TIME * times[place]
+        covered = np.stack([_covered(box, width, height) for box in track.boxes])
+        cells[place] = covered[first] | covered[np.minimum(first + 1, len(covered) - 1)]
+        places[:, place] = _places(cues, around[number])[at]
+    dt = float(cues.times[-1]) / (len(cues.times) - 1)
+    moments = np.stack(
+        [np.full(SAMPLES, ask.start), np.full(SAMPLES, ask.end), np.linspace(ask.start, ask.end, SAMPLES)]
+    )
+    return Spots(who, times, cells, places.reshape(SAMPLES, -1), dt * moments.T)
+
+
+def things(ask: Ask) -> tuple[int, ...]:
+    """The three bodies that the heads look at: the first one named, the last one, the one between."""
+    named = [number for number in ask.named if number]
+    if not named:
+        return ()
+    between = named[1] if len(named) == THINGS else named[-1] if ask.viewer else named[0]
+    return named[0], named[-1], between
+
+
+def _covered(box: FloatArray, width: int, height: int) -> NDArray[np.bool_]:
+    """[rows * columns] which cells of the grid a box covers most."""
+    if not np.isfinite(box).all():
+        return np.zeros((height // CELL) * (width // CELL), bool)
+    across, down = (_overlap(box[axis], box[axis + 2], side // CELL) for axis, side in ((0, width), (1, height)))
+    area = np.outer(down, across).ravel()
+    return area >= COVERED * area.max()
+
+
+def _overlap(low: float, high: float, count: int) -> FloatArray:
+    edges = CELL * np.arange(count + 1.0)
+    return np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None)
+
+
+def _places(cues: Cues, body: Body) -> FloatArray:
+    """[F, 6]"""
+    rotation, eye = cues.camera_to_world[:, :3, :3], cues.camera_to_world[:, :3, 3]
+    middle = np.einsum("fji,fj->fi", rotation, body.origin - eye)
+    depth = np.maximum(middle[:, 2:], NEAREST)
+    forward = np.zeros_like(middle)
+    if body.track is not None and body.track.forward is not None:
+        forward = np.einsum("fji,fj->fi", rotation, body.track.forward)
+    return np.concatenate([middle[:, :2] / depth, np.log(depth), forward], axis=1)
