@@ -25,6 +25,7 @@ class Features:
         self.directory = store.directory / f"features-{digest.hexdigest()[:12]}"
         self.directory.mkdir(exist_ok=True)
         self.chunks: list[Tensor] = []
+        self.opened: dict[int, Tensor] = {}  # mapped: only what is read is in memory
         for number in range(chunks):
             self.chunks.append(self._chunk(encoder, number))
             sys.stderr.write(f"\rfeatures: {number + 1} of {chunks} chunks" + "\n" * (number + 1 == chunks))
@@ -37,7 +38,9 @@ class Features:
     def frames(self, scene: tuple[int, int]) -> Tensor:
         """uint8 [F, H, W, 3]"""
         chunk, place = scene
-        return self.store.chunk(chunk)["frames"][place]
+        if chunk not in self.opened:
+            self.opened[chunk] = self.store.chunk(chunk)["frames"]
+        return self.opened[chunk][place]
 
     def _chunk(self, encoder: ImageEncoder, number: int) -> Tensor:
         path: Path = self.directory / f"{number:05d}.pt"

@@ -101,6 +101,9 @@ class TinyTask:
         sizes = ModelConfig.tiny()
         tokenizer = tokenizer_in(Path(config.cache), sizes.decoder.vocab_size)
         self.module = TinyModel(sizes, tokenizer).to(device)
+        if device.type == "cpu":
+            # torch's unfused attention computes bfloat16 in float32 there; transformers' own does not.
+            self.module.decoder.model.set_attn_implementation("eager")
         if config.init is not None:
             self.module.load_state_dict(states.weights(Path(config.init)))
         self.printer = Printer(self.module.tokenizer)
