@@ -1,7 +1,6 @@
-"""`python -m training.embedded [DIR]`: makes the embedded checkpoint - every real part at small size.
+"""`python -m training.embedded DIR`: a checkpoint with every real part at small size and random weights from a seed.
 
-The tokenizer is trained here, on the language of the questions; the weights are random, from a seed, until a training
-run replaces them. The sample clip and its question are written beside them.
+Benchmarks and tests use such ones. The weights in `models/tiny` are trained: see `training/README.md`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def random_decoder(config: ModelConfig, special: SpecialTokens) -> Qwen2_5_VLFor
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.embedded", description=__doc__)
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("models/tiny"))
+    parser.add_argument("directory", type=Path)
     parser.add_argument("--preset", default="tiny", choices=["tiny", "bench"])
     arguments = parser.parse_args()
     make(arguments.directory, ModelConfig.preset(arguments.preset))

@@ -139,7 +139,7 @@ def test_an_answer_depends_on_the_clip_its_pace_and_the_question(model: VisionLa
 
 def test_a_clips_grid_counts_merged_tokens_and_their_seconds(model: VisionLanguageModel) -> None:
     assert clip_grid(noise(6, 56, 84)) == Grid(3, 2, 3, seconds_per_time=1.0)
-    assert model.sampling == Sampling(32, None, 3136, 50_176, 28, 2)
+    assert model.sampling == Sampling(32, None, 3136, 12_544, 28, 2)
 
 
 def test_frames_are_shared_and_not_copied() -> None:
