@@ -34,7 +34,7 @@ def released(gsm: Path) -> Layout:
 
 @pytest.fixture(scope="session")
 def small_config() -> ModelConfig:
-    return ModelConfig.tiny(vocab_size=640)
+    return ModelConfig.tiny(vocab_size=1024)
 
 
 @pytest.fixture(scope="session")
