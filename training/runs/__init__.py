@@ -36,7 +36,7 @@ RUNS = {
     ),
     "tiny": Run(
         "both, on questions about clips: the checkpoint that is served",
-        config("answer", "runs/tiny", 2000, init="runs/tiny-look", lr=5e-4, selector_lr=1e-3),
+        config("answer", "runs/tiny", 2000, init="runs/tiny-look", questions=24, text=0.1, lr=3e-4, selector_lr=3e-4),
         TinyTask,
     ),
 }
