@@ -5,6 +5,7 @@ Legend: T, H, W grid; L length; D head size; B batch; N heads.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def transformers_positions(text_before: int, grid: Grid, text_after: int) -> Ten
     """[3, L] by transformers' `get_rope_index`, for one prompt with one clip."""
     kinds = [0] * text_before + [2] * grid.size + [0] * text_after
     with torch.device("meta"):
-        config = transformers_config(ModelConfig.tiny().decoder, SpecialTokens(1, 2, 3, 4, 5, 6, 7, 8))
+        sizes = replace(ModelConfig.tiny().decoder, tokens_per_second=2)
+        config = transformers_config(sizes, SpecialTokens(1, 2, 3, 4, 5, 6, 7, 8))
         model = Qwen2_5_VLForConditionalGeneration(config)
     positions, _ = model.model.get_rope_index(
         input_ids=torch.tensor([kinds]),

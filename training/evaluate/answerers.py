@@ -74,7 +74,11 @@ class InProcess:
         self._looked = lru_cache(maxsize=8)(self._look)
 
     def answer(self, jobs: Sequence[Job]) -> Iterator[Answered]:
-        for _, same in groupby(jobs, key=lambda job: (job.path, job.frames, job.geometry, job.geometry_path)):
+        def looked_at(job: Job) -> tuple[str, int, str, str]:
+            return str(job.path), job.frames, job.geometry, str(job.geometry_path)
+
+        # Questions of a set are mixed: a clip's come together here, and it is looked at once.
+        for _, same in groupby(sorted(jobs, key=looked_at), key=looked_at):
             waiting = list(same)
             for start in range(0, len(waiting), TOGETHER):
                 yield from self._batch(waiting[start : start + TOGETHER])
