@@ -1,16 +1,20 @@
-"""Question sets to be measured on: each question with the very video file that whoever answers may see.
+"""Question sets to learn from or to be measured on: our records, the public format, rendered scenes.
 
-A prediction must not see the frames it predicts. For it a shorter file is made, with only the frames before, and this
-file is what the model in this process and a service far away both get.
+questions.json, benchmark.parquet  ─► records, what is unusable told ─► samples, each with the file of its video
+held-out seeds ─► clips and questions in a folder ─► the same
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,127 +22,198 @@ from typing import Any
 import numpy as np
 
 from models.errors import InputError
-from models.video import Sampling, read
+from models.prompt import question_text
+from models.video import Clip, Sampling, read
+from training.data.seen import shortened
 from training.questions.engine import Plan, generate
-from training.questions.records import Record, from_json
-from training.questions.records import read as read_json
+from training.questions.records import LETTERS, Record, from_json
 from training.questions.records import write as write_records
-from training.scenes.clips import encode, read_cues, write_clips
+from training.scenes.clips import read_cues, write_clips
 from training.scenes.config import SceneConfig, Seeds
 from training.scenes.scene import Scene
 
-SUFFIXES = ("", ".mp4", ".mkv", ".webm", ".mov", ".avi")
-PREDICTION = "dir_pred"
-HIDDEN = 2  # frames at the end of a public video that its predictions are about
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+QUESTIONS = "questions.json"  # in a folder of scenes
+_LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*)", re.S)  # "A. Become larger."
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A question and its video: `frames` of `path`, spread evenly, are what is seen. `id` is unique in its set."""
+    """A question and the file of its video. `id` is unique in its set."""
 
     id: str
     record: Record
     path: Path
-    frames: int
+
+    def clip(self, sampling: Sampling) -> Clip:
+        """The frames that whoever answers may see, read now. InputError when the video cannot be read."""
+        return shortened(read(self.path, sampling), self.record)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A video that is not there or cannot be read, and how many questions are lost with it."""
+
+    why: str
+    questions: int
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """`missing`: videos that are not there, or cannot be read, with the number of questions that are lost."""
+    """`missing`: by the name of the video. `unusable`: of each row that is no question, what is wrong with it."""
 
     samples: tuple[Sample, ...]
-    missing: dict[str, int]
+    missing: dict[str, Missing]
+    unusable: tuple[str, ...] = ()
+
+    def without(self, lost: dict[str, str]) -> QuestionSet:
+        """The same without the samples (id: why) that turned out to have no video that can be read."""
+        missing = dict(self.missing)
+        for sample in self.samples:
+            if sample.id in lost:
+                name = sample.record.videoID
+                missing[name] = Missing(lost[sample.id], 1 + (missing[name].questions if name in missing else 0))
+        kept = tuple(sample for sample in self.samples if sample.id not in lost)
+        return replace(self, samples=kept, missing=missing)
 
 
-def scenes(directory: Path, count: int, first: int = 0, per_scene: int = 24) -> Iterator[tuple[int, int]]:
-    """Renders held-out scenes `first`, `first + 1`, … and asks about them; yields (ready, all).
+def of_records(file: Path, videos: Path, limit: int | None = None) -> QuestionSet:
+    """The questions of a `.json` list or a `.parquet` table, ours or the public ones, and their files in `videos`.
 
-    Afterwards `of_records(directory / "questions.json", directory)` has the questions. What is there is not made again.
-    """
-    seeds = [Seeds.held_out(first + index) for index in range(count)]
-    for ready in write_clips(directory, seeds, SceneConfig()):
-        yield ready, count
-    path = directory / "questions.json"
-    if not path.exists():
-        cues = [read_cues(directory / f"{Scene.name_of(seed)}.json") for seed in seeds]
-        unfinished = path.with_suffix(".part")
-        write_records(unfinished, generate(cues, Random(first), Plan(per_scene=per_scene), Counter()))
-        os.replace(unfinished, path)
-
-
-def of_records(file: Path, videos: Path, sampling: Sampling, cuts: Path, limit: int | None = None) -> QuestionSet:
-    """The questions of a JSON or parquet file, ours or in the public format, whose videos lie in the folder `videos`.
-
-    Shortened videos are written to `cuts`. With a `limit` that many questions are taken, evenly from the whole set.
-    """
-    records = list(records_of(file))
-    if limit is not None and limit < len(records):
-        records = [records[int(place)] for place in np.linspace(0, len(records) - 1, limit)]
-    samples: list[Sample] = []
-    missing = Counter[str]()
-    for number, record in enumerate(records):
-        path = find(videos, record.videoID)
-        try:
-            if path is None:
-                raise FileNotFoundError(record.videoID)
-            seen, frames = _seen(path, record, sampling, cuts)
-        except (InputError, FileNotFoundError):
-            missing[record.videoID] += 1
-        else:
-            samples.append(Sample(f"{number}/{record.videoID}", record, seen, frames))
-    return QuestionSet(tuple(samples), dict(missing))
-
-
-def records_of(file: Path) -> Iterable[Record]:
-    """Records of a `.json` list or a `.parquet` table with the public fields; options may be a list or JSON text.
+    Names of videos may have a suffix or not. With a `limit` that many questions are taken, evenly from the whole set.
 
     Raises:
-        ValueError: neither of the two, or a field is missing.
+        ValueError: the file is neither of the two, or no list of records.
     """
-    if file.suffix == ".json":
-        return read_json(file)
-    if file.suffix != ".parquet":
-        raise ValueError(f"{file.name}: a question set is a .json or a .parquet file")
-    import pyarrow.parquet
-
-    return [from_json(_public(row)) for row in pyarrow.parquet.read_table(file).to_pylist()]
+    rows = list(enumerate(_rows(file)))
+    if limit is not None and limit < len(rows):
+        rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, limit)]
+    samples: list[Sample] = []
+    absent, unusable = Counter[str](), []
+    for number, row in rows:
+        try:
+            record = _record(row)
+        except ValueError as error:
+            unusable.append(f"row {number}: {error}")
+            continue
+        path = find(videos, record.videoID)
+        if path is None:
+            absent[record.videoID] += 1
+        else:
+            samples.append(Sample(f"{number}/{record.videoID}", record, path))
+    missing = {name: Missing("there is no such file", count) for name, count in absent.items()}
+    return QuestionSet(tuple(samples), missing, tuple(unusable))
 
 
 def find(videos: Path, name: str) -> Path | None:
     """The file of a video, whether or not its name has a suffix; never one outside the folder."""
-    for suffix in SUFFIXES:
+    for suffix in ("", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
         path = videos / f"{name}{suffix}"
         if path.is_file() and path.resolve().is_relative_to(videos.resolve()):
             return path
     return None
 
 
-def _public(row: dict[str, Any]) -> dict[str, Any]:
-    options = row.get("options")
-    return row | {"options": json.loads(options) if isinstance(options, str) else list(options or ())}
+@dataclass(frozen=True)
+class Scenes:
+    """`count` scenes from the `first` on, never used in training unless `train` says so, `per_scene` questions each."""
+
+    count: int
+    first: int = 0
+    per_scene: int = 24
+    train: bool = False
+    config: SceneConfig = field(default_factory=SceneConfig)
+
+    @property
+    def seeds(self) -> list[int]:
+        seed = Seeds.train if self.train else Seeds.held_out
+        return [seed(self.first + index) for index in range(self.count)]
+
+    def folder(self, cache: Path) -> Path:
+        """Where they are kept: a folder for these fields and this code."""
+        key = hashlib.sha256(f"{asdict(self)} {_code()}".encode()).hexdigest()[:12]
+        return cache / f"scenes-{'train' if self.train else 'held-out'}-{self.count}-from-{self.first}-{key}"
+
+    def make(self, folder: Path) -> Iterator[int]:
+        """Writes the clips and then the questions that are not there yet; yields 1, 2, … as the clips are."""
+        ready = 0
+        for done in write_clips(folder, self.seeds, self.config):
+            yield from range(ready + 1, done + 1)
+            ready = done
+        file = folder / QUESTIONS
+        if file.exists():
+            return
+        cues = [read_cues(folder / f"{Scene.name_of(seed)}.json") for seed in self.seeds]
+        unfinished = file.with_suffix(f".{os.getpid()}.part")
+        write_records(unfinished, generate(cues, Random(self.first), Plan(per_scene=self.per_scene)))
+        os.replace(unfinished, file)
 
 
-def _seen(path: Path, record: Record, sampling: Sampling, cuts: Path) -> tuple[Path, int]:
-    """The file with what may be seen of the video, and how many frames of it are sampled."""
-    frames = sampling.count or 32
-    if not record.type.endswith(PREDICTION):
-        return path, frames
-    visible = min(record.extras.visible_frames if record.extras else frames - HIDDEN, frames - HIDDEN)
-    cut = cuts / f"{path.stem}-first-{visible}-of-{frames}.mp4"
-    if not cut.exists():
-        cuts.mkdir(parents=True, exist_ok=True)
-        clip = read(path, sampling)
-        visible = min(visible, clip.sampled - HIDDEN)  # a video may have fewer frames than are sampled
-        if visible < 2:
-            raise FileNotFoundError(f"{record.videoID} has {clip.sampled} frames: too few to hide {HIDDEN}")
-        # A file's clock is in milliseconds, and its frames must be evenly spaced.
-        times = np.arange(visible) * round(1000 * float(np.diff(clip.times[: clip.sampled]).mean())) / 1000
-        unfinished = cut.with_suffix(".part.mp4")
-        encode(unfinished, clip.frames[:visible], times)
-        os.replace(unfinished, cut)
-    return cut, visible
+@cache
+def _code() -> str:
+    """Changes with the code that draws, renders and asks: what is kept of an older one is not used."""
+    digest = hashlib.sha256()
+    training = Path(__file__).parents[1]
+    for file in sorted([*(training / "scenes").glob("*.py"), *(training / "questions").glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def videos_of(samples: Sequence[Sample]) -> list[Path]:
-    """Each file once, in the order of the questions."""
-    return list(dict.fromkeys(sample.path for sample in samples))
+def _rows(file: Path) -> Iterable[dict[str, Any]]:
+    if file.suffix == ".json":
+        items = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(items, list):
+            raise ValueError(f"{file.name} holds a {type(items).__name__}, expected a list of records")
+        return items
+    if file.suffix != ".parquet":
+        raise ValueError(f"{file.name}: a question set is a .json or a .parquet file")
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(file).to_pylist()
+
+
+def _record(row: Any) -> Record:
+    """ValueError when the row is no question with options that the prompt can hold."""
+    if not isinstance(row, dict):
+        raise ValueError(f"is a {type(row).__name__}, expected an object")
+    if "options" in row and "answer" in row:
+        options = _options(row["options"])
+        row = row | {"options": options, "answer": _letter(str(row["answer"]), options)}
+    record = from_json(row)
+    if not all(isinstance(text, str) for text in (record.videoID, record.question, record.type)):
+        raise ValueError(f"videoID, question and type must be text, got {record.videoID!r}")
+    try:
+        question_text(record.question, record.options)
+    except InputError as error:
+        raise ValueError(f"{record.videoID}: {error}") from None
+    return record
+
+
+def _options(given: Any) -> list[str]:
+    """A list, or the text of one as JSON or Python writes it; without letters of their own, which the prompt adds."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = _literal(given)
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"options are a {type(given).__name__}, expected a list")
+    options = [str(option) for option in given]
+    own = [_LETTERED.fullmatch(option) for option in options]
+    if all(match and match[1] == letter for match, letter in zip(own, LETTERS, strict=False)):
+        return [match[2] for match in own if match]
+    return options
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"options {text[:40]!r} are no list") from None
+
+
+def _letter(answer: str, options: list[str]) -> str:
+    """`B` of `B`, `(B)`, `B.` or of the option itself; anything else as it is."""
+    if answer in options and answer not in LETTERS:
+        return LETTERS[options.index(answer)]
+    return answer.strip().strip("().:")

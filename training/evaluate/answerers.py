@@ -1,49 +1,34 @@
-"""Who answers: a checkpoint in this process, or a running service. Both see the same files and say the same.
-
-A `Job` may differ from its question in what is looked at: that is how the blind rows and the ablations are made.
-"""
+"""Who answers, as the evaluation sees it; and a checkpoint in this process, which does."""
 
 from __future__ import annotations
 
-import time
+import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol
 
-import httpx
 import torch
 from torch import Tensor
 
-from models.prompt import build_prompt, letter_ids
+from models.checkpoint import open_layout
+from models.errors import InputError
+from models.prompt import Prompt, build_prompt, letter_ids
 from models.rope import Grid
 from models.video import Sampling, read
 from models.vlm import VisionLanguageModel, clip_frames, clip_grid
+from training.data.seen import View
+from training.evaluate.rows import Job
 
-TOGETHER = 32  # questions of a forward pass
-AT_ONCE = 4  # requests
-PATIENCE = 600.0  # seconds that a busy service is asked again
-
-
-@dataclass(frozen=True)
-class Job:
-    """Ask `question` about `frames` of the video `path`. `geometry`: "gsm", "off", or that of another video."""
-
-    id: str
-    path: Path
-    frames: int
-    question: str
-    options: tuple[str, ...]
-    geometry: str = "gsm"
-    geometry_path: Path | None = None
+PROMPT_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # of a forward pass; on a CPU more are not faster
+QUESTION_TOKENS = 256  # about, with its options and the geometry tokens
+LOOKED = 8  # views whose video tokens and geometry memory are kept
 
 
 @dataclass(frozen=True)
 class Answered:
+    row: str
     id: str
     probabilities: tuple[float, ...]
 
@@ -52,121 +37,124 @@ class Answered:
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A question that is not answered, and why: its video, or its length, is beyond what the model takes."""
+
+    row: str
+    id: str
+    why: str
+
+
 class Answerer(Protocol):
+    """`name` and `model` tell who answered: the same pair, the same answers."""
+
     @property
     def name(self) -> str: ...
 
     @property
-    def sampling(self) -> Sampling: ...
+    def model(self) -> str: ...
 
-    def answer(self, jobs: Sequence[Job]) -> Iterator[Answered]:
-        """One answer for each job, in any order, as they come."""
+    @property
+    def frames(self) -> int:
+        """That are sampled of a video."""
+        ...
+
+    @property
+    def over_http(self) -> bool: ...
+
+    @property
+    def geometry(self) -> bool:
+        """It can be switched off."""
+        ...
+
+    def answer(self, jobs: Sequence[Job]) -> Iterator[Answered | Refused]:
+        """One for each job, in any order, as they come."""
         ...
 
 
+@dataclass(frozen=True)
+class Looked:
+    """Video tokens [V, D], geometry memory [M, D] and grid of a view."""
+
+    video: Tensor
+    memory: Tensor | None
+    grid: Grid
+
+
 class InProcess:
-    """A checkpoint. What depends on the video alone is computed once for the questions that follow each other."""
+    """What depends on a view alone is computed once for all questions about it; these go through together."""
 
-    def __init__(self, location: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.model = VisionLanguageModel.load(location, device, dtype)
+    over_http = False
+
+    def __init__(
+        self, location: str, device: str = "cpu", dtype: torch.dtype = torch.float32, frames: int | None = None
+    ) -> None:
+        self._vlm = VisionLanguageModel.load(location, device, dtype)
         self.name = location
-        self.sampling = self.model.sampling
-        self._looked = lru_cache(maxsize=8)(self._look)
+        self.model = f"{self._vlm.config.name} {fingerprint(open_layout(location).path)}"
+        self.frames = frames or self._vlm.config.frames.count
+        self.geometry = self._vlm.selector is not None
+        self._room = PROMPT_TOKENS["cpu" if torch.device(device).type == "cpu" else "cuda"]
+        self._looked = lru_cache(maxsize=LOOKED)(self._look)
 
-    def answer(self, jobs: Sequence[Job]) -> Iterator[Answered]:
-        def looked_at(job: Job) -> tuple[str, int, str, str]:
-            return str(job.path), job.frames, job.geometry, str(job.geometry_path)
-
-        # Questions of a set are mixed: a clip's come together here, and it is looked at once.
-        for _, same in groupby(sorted(jobs, key=looked_at), key=looked_at):
-            waiting = list(same)
-            for start in range(0, len(waiting), TOGETHER):
-                yield from self._batch(waiting[start : start + TOGETHER])
+    def answer(self, jobs: Sequence[Job]) -> Iterator[Answered | Refused]:
+        # The questions of a set are mixed, and so are the rows: here all about one view come together.
+        by_view: dict[View, list[Job]] = {}
+        for job in jobs:
+            by_view.setdefault(job.view, []).append(job)
+        for view, about in by_view.items():
+            try:
+                together = max(1, self._room // (len(self._looked(view).video) + QUESTION_TOKENS))
+            except InputError as error:
+                yield from (Refused(job.row, job.id, str(error)) for job in about)
+                continue
+            for start in range(0, len(about), together):
+                yield from self._batch(about[start : start + together])
 
     @torch.inference_mode()
-    def _batch(self, jobs: Sequence[Job]) -> Iterator[Answered]:
-        """All about one video."""
-        model, first = self.model, jobs[0]
-        video, memory, grid = self._looked(first.path, first.frames)
-        if first.geometry_path is not None:
-            _, memory, other = self._looked(first.geometry_path, first.frames)
-        else:
-            other = grid
-        prompts = [build_prompt(model.tokenizer, job.question, job.options) for job in jobs]
-        tokens: Sequence[Tensor | None] = [None] * len(jobs)
-        if first.geometry != "off" and model.selector is not None and memory is not None:
-            text = [model.decoder.embed(prompt.text_ids) for prompt in prompts]
-            tokens = list(model.selector.select(text, [memory] * len(jobs), [other] * len(jobs)).tokens)
-        inputs = [model.decoder.compose(p, grid, video, t) for p, t in zip(prompts, tokens, strict=True)]
-        letters = [letter_ids(model.tokenizer, len(job.options)) for job in jobs]
-        for job, chances in zip(jobs, model.decoder.choose(inputs, letters), strict=True):
-            yield Answered(job.id, tuple(chances.tolist()))
+    def _batch(self, jobs: Sequence[Job]) -> list[Answered]:
+        """All about one view."""
+        decoder, looked = self._vlm.decoder, self._looked(jobs[0].view)
+        prompts = [build_prompt(self._vlm.tokenizer, job.question, job.options) for job in jobs]
+        geometry = self._geometry(jobs, prompts)
+        inputs = [
+            decoder.compose(prompt, looked.grid, looked.video, tokens)
+            for prompt, tokens in zip(prompts, geometry, strict=True)
+        ]
+        letters = [letter_ids(self._vlm.tokenizer, len(job.options)) for job in jobs]
+        chosen = decoder.choose(inputs, letters)
+        return [Answered(job.row, job.id, tuple(p.tolist())) for job, p in zip(jobs, chosen, strict=True)]
 
-    def _look(self, path: Path, frames: int) -> tuple[Tensor, Tensor | None, Grid]:
-        """Video tokens, geometry memory and grid of a clip."""
-        model, sizes = self.model, self.model.config.frames
-        clip = read(path, Sampling.of(sizes, count=frames))
+    def _geometry(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> list[Tensor | None]:
+        """Geometry tokens [Q, D] of each job; None where they are off."""
+        selector, found = self._vlm.selector, dict[int, Tensor]()
+        with_it = [place for place, job in enumerate(jobs) if job.geometry is not None]
+        if selector is not None and with_it:
+            looked = [self._looked(view) for place in with_it if (view := jobs[place].geometry)]
+            text = [self._vlm.decoder.embed(prompts[place].text_ids) for place in with_it]
+            memories = [one.memory for one in looked if one.memory is not None]
+            tokens = selector.select(text, memories, [one.grid for one in looked]).tokens
+            found = dict(zip(with_it, tokens, strict=True))
+        return [found.get(place) for place in range(len(jobs))]
+
+    @torch.inference_mode()
+    def _look(self, view: View) -> Looked:
+        vlm = self._vlm
+        clip = read(view.path, Sampling.of(vlm.config.frames, count=view.frames))
         pictures, grid = clip_frames(clip), clip_grid(clip)
         memory = None
-        if model.encoder is not None and model.selector is not None:
-            memory = model.selector.remember(model.encoder(pictures.to(model.decoder.model.device)), grid)
-        return model.decoder.see(pictures), memory, grid
+        if vlm.encoder is not None and vlm.selector is not None:
+            memory = vlm.selector.remember(vlm.encoder(pictures), grid)
+        return Looked(vlm.decoder.see(pictures), memory, grid)
 
 
-@dataclass
-class Service:
-    """A running service, by its URL. Videos are uploaded once; a busy service is asked again, as it says."""
-
-    endpoint: str
-    key: str | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    _ids: dict[Path, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.name = self.endpoint
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        timeout = httpx.Timeout(30, read=PATIENCE)
-        self.client = httpx.Client(base_url=self.endpoint, headers=headers, timeout=timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.client.close()
-
-    def answer(self, jobs: Sequence[Job]) -> Iterator[Answered]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for path in dict.fromkeys(job.path for job in jobs):
-                self._upload(path)
-            yield from pool.map(self._ask, jobs)
-
-    def _ask(self, job: Job) -> Answered:
-        if job.geometry_path is not None:
-            raise ValueError("a service takes no other clip's geometry: this row is measured in process only")
-        body = {
-            "video": {"id": self._ids[job.path]},
-            "question": job.question,
-            "options": job.options,
-            "frames": job.frames,
-            "geometry": job.geometry,
-        }
-        chances = self._send("POST", "/v1/answers", json=body)["probabilities"]
-        return Answered(job.id, tuple(chances[letter] for letter in sorted(chances)))
-
-    def _upload(self, path: Path) -> None:
-        if path not in self._ids:
-            self._ids[path] = self._send("POST", "/v1/videos", files={"video": (path.name, path.read_bytes())})["id"]
-
-    def _send(self, method: str, route: str, **content: Any) -> dict[str, Any]:
-        """The JSON of a reply. 429 and 503 are asked again after `Retry-After`; RuntimeError with what went wrong."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            reply = self.client.request(method, route, **content)
-            if reply.status_code not in (429, 503) or time.monotonic() > until:
-                break
-            time.sleep(min(30.0, float(reply.headers.get("Retry-After", 1))))
-        if reply.is_error:
-            raise RuntimeError(f"{method} {self.endpoint}{route}: {reply.status_code} {reply.text[:500]}")
-        return reply.json()
+def fingerprint(checkpoint: Path) -> str:
+    """Changes with the weights: from the manifest, which has the hashes of all files, or else from the files' dates."""
+    manifest = checkpoint / "manifest.json"
+    if manifest.is_file():
+        said = manifest.read_bytes()
+    else:
+        files = sorted(checkpoint.rglob("*.safetensors"))
+        said = "".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n" for file in files).encode()
+    return hashlib.sha256(said).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,31 +13,34 @@ from training.evaluate.answerers import Answered
 
 
 class Kept:
-    """The first line says what was asked whom; a file of another setup is refused."""
+    """The first line says what was asked whom. ValueError when a file has another one, with what differs."""
 
     def __init__(self, path: Path, setup: Mapping[str, Any]) -> None:
-        self.answers: dict[tuple[str, str], Answered] = {}
+        self._answers: dict[tuple[str, str], Answered] = {}
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        if whole and whole[0] != dict(setup):
-            differs = sorted(name for name in setup if whole[0].get(name) != setup[name])
-            was = ", ".join(f"{name} was {whole[0].get(name)}, is {setup[name]}" for name in differs)
-            raise ValueError(f"{path} has the answers of another evaluation ({was}); remove it or give another --json")
+        if whole:
+            _check(path, whole[0], setup)
         for line in whole[1:]:
-            self.answers[line["row"], line["id"]] = Answered(line["id"], tuple(line["probabilities"]))
-        # A line that was cut short is written again.
-        path.write_text("".join(json.dumps(line) + "\n" for line in whole or [dict(setup)]), encoding="utf-8")
+            answer = Answered(line["row"], line["id"], tuple(line["probabilities"]))
+            self._answers[answer.row, answer.id] = answer
+        # A line that was cut short is asked again.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in whole or [dict(setup)]), encoding="utf-8")
+        os.replace(unfinished, path)
         self._file = path.open("a", encoding="utf-8")
 
+    def of(self, row: str) -> dict[str, int]:
+        """The choices of a row, by the samples' ids."""
+        return {id_: answer.choice for (name, id_), answer in self._answers.items() if name == row}
+
     def has(self, row: str, id_: str) -> bool:
-        return (row, id_) in self.answers
+        return (row, id_) in self._answers
 
-    def choice(self, row: str, id_: str) -> int:
-        return self.answers[row, id_].choice
-
-    def add(self, row: str, answer: Answered) -> None:
-        self.answers[row, answer.id] = answer
-        line = {"row": row, "id": answer.id, "probabilities": answer.probabilities}
+    def add(self, answer: Answered) -> None:
+        self._answers[answer.row, answer.id] = answer
+        line = {"row": answer.row, "id": answer.id, "probabilities": answer.probabilities}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
@@ -47,3 +51,15 @@ class Kept:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _check(path: Path, was: Mapping[str, Any], setup: Mapping[str, Any]) -> None:
+    differs = [
+        f"{name} was {was.get(name)}, is {setup.get(name)}"
+        for name in sorted({*was, *setup})
+        if was.get(name) != setup.get(name)
+    ]
+    if differs:
+        raise ValueError(
+            f"{path} has the answers of another evaluation ({'; '.join(differs)}); remove it or give another --json"
+        )

@@ -1,97 +1,108 @@
-"""The rows of an evaluation: the answers, the blind ways to answer, and what is left when a part is taken away."""
+"""The rows of an evaluation that somebody must answer: the questions as they are, blind ones, and with a part away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
+from training.data.seen import Files, View
+from training.data.sets import Sample
 
-from models.video import Sampling, read
-from training.data.sets import Sample, videos_of
-from training.evaluate.answerers import Job
-from training.scenes.clips import encode
+ANSWERS = "answers"
 
-Maker = Callable[[Sequence[Sample], Path], list[Job]]
+
+@dataclass(frozen=True)
+class Job:
+    """For a row of the report: ask the question of a sample about a view, with the geometry of it or another or none.
+
+    `geometry` None: off.
+    """
+
+    row: str
+    id: str
+    question: str
+    options: tuple[str, ...]
+    view: View
+    geometry: View | None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the rows are made from: every sample with what may be seen of its video, and of another one."""
+
+    samples: Sequence[Sample]
+    views: Mapping[str, View]
+    files: Files
+
+    def other(self, sample: Sample) -> View:
+        """As many frames of the next video."""
+        return self.files.first(self._next[sample.path], self.views[sample.id].frames)
+
+    @cached_property
+    def videos(self) -> list[Path]:
+        return list(dict.fromkeys(sample.path for sample in self.samples))
+
+    @cached_property
+    def _next(self) -> dict[Path, Path]:
+        return dict(zip(self.videos, [*self.videos[1:], *self.videos[:1]], strict=True))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`group`: where a row stands in the report. `over_http`: a service can be asked for it."""
+    """`group`: where a row stands in the report. `looks` (at what, whose geometry) for a sample."""
 
     name: str
     group: str
-    jobs: Maker
+    looks: Callable[[Scope, Sample], tuple[View, View | None]]
     over_http: bool = True
+    needs_geometry: bool = False
+    needs_two_videos: bool = False
+
+    def unavailable(self, over_http: bool, geometry: bool, videos: int) -> str | None:
+        """Why this row cannot be measured here; None when it can."""
+        if over_http and not self.over_http:
+            return "a service takes no other clip's geometry"
+        if self.needs_geometry and not geometry:
+            return "the model has no geometry"
+        return "there is only one video" if self.needs_two_videos and videos < 2 else None
+
+    def jobs(self, scope: Scope) -> list[Job]:
+        return [
+            Job(self.name, sample.id, sample.record.question, sample.record.options, *self.looks(scope, sample))
+            for sample in scope.samples
+        ]
 
 
-def _plain(samples: Sequence[Sample], _: Path) -> list[Job]:
-    return [_job(sample) for sample in samples]
+def _plain(scope: Scope, sample: Sample) -> tuple[View, View | None]:
+    return scope.views[sample.id], scope.views[sample.id]
 
 
-def _off(samples: Sequence[Sample], _: Path) -> list[Job]:
-    return [_job(sample, geometry="off") for sample in samples]
+def _off(scope: Scope, sample: Sample) -> tuple[View, View | None]:
+    return scope.views[sample.id], None
 
 
-def _other_geometry(samples: Sequence[Sample], _: Path) -> list[Job]:
-    others = other_videos(samples)
-    return [_job(sample, geometry_path=others[sample.path]) for sample in samples]
+def _other_geometry(scope: Scope, sample: Sample) -> tuple[View, View | None]:
+    return scope.views[sample.id], scope.other(sample)
 
 
-def _other_video(samples: Sequence[Sample], _: Path) -> list[Job]:
-    others = other_videos(samples)
-    return [_job(sample, path=others[sample.path]) for sample in samples]
+def _other_video(scope: Scope, sample: Sample) -> tuple[View, View | None]:
+    return scope.other(sample), scope.other(sample)
 
 
-def _grey(samples: Sequence[Sample], folder: Path) -> list[Job]:
-    greys = {path: grey(path, folder) for path in videos_of(samples)}
-    return [_job(sample, path=greys[sample.path]) for sample in samples]
+def _grey(scope: Scope, sample: Sample) -> tuple[View, View | None]:
+    grey = scope.files.grey(scope.views[sample.id])
+    return grey, grey
 
 
 KINDS = (
-    Kind("answers", "accuracy", _plain),
-    Kind("other video", "blind", _other_video),
+    Kind(ANSWERS, "accuracy", _plain),
+    Kind("other video", "blind", _other_video, needs_two_videos=True),
     Kind("grey video", "blind", _grey),
-    Kind("geometry off", "ablations", _off),
-    Kind("geometry of another clip", "ablations", _other_geometry, over_http=False),
-)
-
-
-def other_videos(samples: Sequence[Sample]) -> dict[Path, Path]:
-    """For each video another one that is asked about as many frames of, so that nothing but its content differs."""
-    by_frames: dict[int, list[Path]] = {}
-    for sample in samples:
-        paths = by_frames.setdefault(sample.frames, [])
-        if sample.path not in paths:
-            paths.append(sample.path)
-    everything = videos_of(samples)
-    others: dict[Path, Path] = {}
-    for paths in by_frames.values():
-        for place, path in enumerate(paths):
-            following = paths[(place + 1) % len(paths)]
-            # A shortened clip of the same scene is no other video.
-            stem = path.stem.split("-first-")[0]
-            if following.stem.split("-first-")[0] == stem:
-                following = next((p for p in everything if p.stem.split("-first-")[0] != stem), following)
-            others[path] = following
-    return others
-
-
-def grey(path: Path, folder: Path) -> Path:
-    """A file as long and as large as `path`, all of whose pictures are grey."""
-    target = folder / f"{path.stem}-grey.mp4"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        clip = read(path, Sampling(count=32))
-        interval = round(1000 * float(np.diff(clip.times[: clip.sampled]).mean())) / 1000 if clip.sampled > 1 else 0.1
-        pictures = np.full_like(clip.frames[: clip.sampled], 128)
-        unfinished = target.with_suffix(".part.mp4")
-        encode(unfinished, pictures, np.arange(clip.sampled).astype(np.float64) * interval)
-        unfinished.replace(target)
-    return target
-
-
-def _job(sample: Sample, path: Path | None = None, geometry: str = "gsm", geometry_path: Path | None = None) -> Job:
-    record = sample.record
-    return Job(sample.id, path or sample.path, sample.frames, record.question, record.options, geometry, geometry_path)
+    Kind("geometry off", "ablations", _off, needs_geometry=True),
+    Kind(
+        "geometry of another clip", "ablations", _other_geometry,
+        over_http=False, needs_geometry=True, needs_two_videos=True,
+    ),
+)  # fmt: skip

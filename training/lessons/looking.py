@@ -22,7 +22,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from models.rope import rotate
-from models.selector import Selector
+from models.selector import Angles, Selector
 from training.lessons.reading import TOKEN_SIZE, weights
 from training.lessons.samples import WIDTH
 from training.lessons.spots import COLOUR, KIND, PLACE, THINGS, UNKNOWN
@@ -68,25 +68,48 @@ class Overheard:
 
 
 @contextmanager
-def overhearing(selector: Selector) -> Iterator[list[Overheard]]:
-    """What passes through Q-Former 2 in this block. Its fused attention keeps no weights: they are made again."""
+def overhearing(selector: Selector, sights: Sights | None = None, guided: float = 0.0) -> Iterator[list[Overheard]]:
+    """What passes through Q-Former 2 in this block. Its fused attention keeps no weights: here it is done step by step.
+
+    For a random share `guided` of the questions the heads are pointed at their things, whatever they attend to by
+    themselves: what is to be said of a thing is then learned before the thing is found.
+    """
     attn, heard = selector.q_former_2.attn, list[Overheard]()
 
-    def listen(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x, target, x_angles, target_angles, mask = given[:5]
+    def listen(
+        x: Tensor, target: Tensor, x_angles: Angles, target_angles: Angles, mask: Tensor, weights: bool
+    ) -> tuple[Tensor, None]:
         size = selector.config.head_size
         q = rotate(rearrange(attn.q_proj(x), "b q (n e) -> b n q e", e=size), *x_angles)
         k = rotate(rearrange(attn.k_proj(target), "b m (k e) -> b k m e", e=size), *target_angles)
-        k = repeat(k, "b k m e -> b (k g) m e", g=q.shape[1] // k.shape[1])
-        scores = q.float() @ k.float().transpose(-1, -2) / size**0.5
-        scores = scores.masked_fill(~rearrange(mask, "b m -> b 1 1 m"), NOWHERE)
-        heard.append(Overheard(x, scores.log_softmax(dim=-1)))
+        k, v = (
+            repeat(one, "b k m e -> b (k g) m e", g=q.shape[1] // k.shape[1])
+            for one in (k, rearrange(attn.v_proj(target), "b m (k e) -> b k m e", e=size))
+        )
+        scores = (q @ k.transpose(-1, -2)).float() / size**0.5
+        scores = scores.masked_fill(~rearrange(mask, "b m -> b 1 1 m"), NOWHERE).log_softmax(dim=-1)
+        heard.append(Overheard(x, scores))
+        share = scores.exp()
+        if sights is not None and guided:
+            share = _pointed(share, sights, torch.rand(len(x), device=x.device) < guided)
+        return attn.o_proj(rearrange(share.to(v.dtype) @ v, "b n q e -> b q (n e)")), None
 
-    handle = attn.register_forward_pre_hook(listen)
+    attn.forward = listen  # type: ignore[method-assign]
     try:
         yield heard
     finally:
-        handle.remove()
+        del attn.forward
+
+
+def _pointed(share: Tensor, sights: Sights, guided: Tensor) -> Tensor:
+    """`share` [B, H, Q, M] with the first heads of the `guided` [B] questions on their things, where these are seen."""
+    cells, known = _thing_cells(share, sights)
+    grid = rearrange(share[:, :THINGS], "b h q (t c) -> b h q t c", c=cells.shape[-1])
+    then = _then(sights, grid)
+    even = cells / cells.sum(-1, keepdim=True).clamp(min=1)
+    pointed = torch.zeros_like(grid).scatter(3, then, even.to(grid.dtype).unsqueeze(3))
+    use = rearrange(known & guided[:, None, None], "b h q -> b h q 1 1")
+    return torch.cat([rearrange(torch.where(use, pointed, grid), "b h q t c -> b h q (t c)"), share[:, THINGS:]], dim=1)
 
 
 def lesson(
@@ -129,16 +152,26 @@ def _attended(attention: Tensor, sights: Sights) -> tuple[Tensor, Tensor, Tensor
 
     Heads beyond the third are free.
     """
-    cells = sights.cells.shape[-1]
-    times = attention.shape[-1] // cells
-    grid = rearrange(attention[:, :THINGS], "b h q (t c) -> b h q t c", c=cells)
-    then = sights.times.clamp(max=times - 1)[..., None, None].expand(-1, -1, -1, 1, cells)
-    at = grid.gather(3, then).squeeze(3)
-    mass = at.masked_fill(~sights.cells, -torch.inf).logsumexp(-1)
-    known = sights.cells.any(-1) & (sights.times < times) & (mass > NOWHERE / 2)
+    cells, known = _thing_cells(attention, sights)
+    grid = rearrange(attention[:, :THINGS], "b h q (t c) -> b h q t c", c=cells.shape[-1])
+    at = grid.gather(3, _then(sights, grid)).squeeze(3)
+    mass = torch.where(known, at.masked_fill(~cells, -torch.inf).logsumexp(-1), 0.0)
+    known = known & (mass > NOWHERE / 2)
     mass = torch.where(known, mass, 0.0)
     total = known.sum().clamp(min=1)
     return -mass.sum() / total, (mass.detach().exp() * known).sum(), total
+
+
+def _thing_cells(attention: Tensor, sights: Sights) -> tuple[Tensor, Tensor]:
+    """The cells [B, 3, Q, C] to look at, and whether there are any in the clip that is seen [B, 3, Q]."""
+    times = attention.shape[-1] // sights.cells.shape[-1]
+    return sights.cells, sights.cells.any(-1) & (sights.times < times)
+
+
+def _then(sights: Sights, grid: Tensor) -> Tensor:
+    """The time to look at, as an index [B, 3, Q, 1, C] into `grid` [B, 3, Q, T, C]."""
+    then = sights.times.clamp(max=grid.shape[3] - 1)
+    return repeat(then, "b h q -> b h q 1 c", c=grid.shape[4])
 
 
 def _named(found: Tensor, sights: Sights) -> tuple[Tensor, Tensor]:

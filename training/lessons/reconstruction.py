@@ -27,6 +27,14 @@ def lesson(
 
     `points` [B, N, H, W, 3] metres in each camera's axes, `valid` [B, N, H, W], `poses` [B, N, 4, 4] camera to world.
     """
+    # In bfloat16 the cosine of a small angle is one, where the slope of the angle is endless.
+    with torch.autocast(points.device.type, enabled=False):
+        return _lesson(found, points, valid, poses)
+
+
+def _lesson(
+    found: Reconstruction, points: Tensor, valid: Tensor, poses: Tensor
+) -> tuple[Tensor, Mapping[str, tuple[float, float]]]:
     far = points[..., 2:].clamp(min=0.3)
     points = points * (FARTHEST / far).clamp(max=1.0)
     weight = valid / far.clamp(max=FARTHEST).squeeze(-1)

@@ -17,6 +17,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.checkpoint import load_pi3
 from models.config import ModelConfig
 from models.encoder import patch_grid
 from models.pi3 import FusionConfig, HeadsConfig, Pi3, Pi3Config
@@ -35,13 +36,15 @@ HELD_OUT = 64  # scenes of the last chunk, never trained on
 @dataclass(frozen=True)
 class Pi3RunConfig:
     """`groups` of 256 scenes, kept in `cache`; `scenes` of a step; every `rebuild`-th step teaches the whole π³, the
-    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise."""
+    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`: a folder
+    that this run has exported, whose weights it starts from in place of random ones."""
 
     groups: int = 15
     scenes: int = 6
     rebuild: int = 4
     lr: float = 2e-3
     jitter: float = 0.1
+    init: str | None = None
     cache: str = "runs/cache"
     processes: int = 2
     loop: LoopConfig = field(
@@ -74,6 +77,8 @@ class Pi3Task:
         self.config, self.device = config, device
         self.sizes = tiny_pi3()
         self.module = Pi3Lesson(self.sizes).to(device)
+        if config.init is not None:
+            self.module.pi3.load_state_dict(load_pi3(Path(config.init), str(device)).state_dict())
         store = SceneStore(Path(config.cache), SceneConfig())
         prepared(store, config.groups, False, config.processes)
         self.chunks = [store.chunk(number) for number in range(config.groups * GROUP)]

@@ -51,6 +51,7 @@ class TinyConfig:
     questions: int = 16
     text: float = 0.3
     noise: float = 0.2
+    guided: float = 0.0
     lr: float = 2e-3
     selector_lr: float = 2e-3
     video: bool = True
@@ -214,7 +215,8 @@ class TinyTask:
     def _looking(self, batch: Batch, told: Tensor | None) -> tuple[Tensor, Tensor, Metrics]:
         """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips, and the lesson about them."""
         features = [self._features.of(clip).to(self.device) for clip in batch.clips]
-        with looking.overhearing(self.module.selector) as heard:
+        guided = self.config.guided if self.module.training else 0.0
+        with looking.overhearing(self.module.selector, batch.sights, guided) as heard:
             tokens = self.module.geometry(features, batch.grids, batch.clip, batch.seen, batch.page.text)
         head, known = self.module.looking, (batch.sights, batch.samples, batch.types)
         return tokens, *looking.lesson(head, heard[0], tokens, *known, told)

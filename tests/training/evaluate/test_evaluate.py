@@ -1,4 +1,4 @@
-"""The command: figures, blind rows, going on after a stop, and the same answers over HTTP."""
+"""The command: its figures, going on after a stop, and what it says of questions that cannot be asked."""
 
 from __future__ import annotations
 
@@ -6,162 +6,191 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
-import numpy as np
 import pytest
 
-from models.video import Sampling, read
-from tests.clips import make_clip
-from training.data.sets import Sample, of_records
+from tests.clips import Draw, make_clip, square
 from training.evaluate.__main__ import main
-from training.evaluate.answerers import Answered, InProcess, Job, Service
-from training.evaluate.kept import Kept
-from training.evaluate.report import PUBLISHED, Report
-from training.evaluate.rows import KINDS, grey, other_videos
-from training.questions.records import Record
+from training.evaluate.answerers import Answered, InProcess, Refused
+from training.evaluate.report import PUBLISHED
+from training.evaluate.rows import KINDS, Job
 
 TINY = "models/tiny"
 OPTIONS = ("(1) Front.", "(1) Left.", "(1) Right.", "(1) Behind.")
+TYPES = ("abs_dir", "rel_dir_pred")
+
+
+def ask(folder: Path, names: Sequence[str]) -> Path:
+    """Two questions about each video, one of them a prediction."""
+    records = [
+        {"videoID": name, "question": f"How does {name} move?", "options": OPTIONS, "answer": "B", "type": type_}
+        for name in names
+        for type_ in TYPES
+    ]
+    (folder / "questions.json").write_text(json.dumps(records))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three videos and six questions about them."""
     folder = tmp_path_factory.mktemp("set")
-    for name in ("one", "two", "three"):
-        (folder / f"{name}.mp4").write_bytes(make_clip(seconds=2, fps=10))
-    records = [
-        {"videoID": name, "question": f"How does {name} move?", "options": OPTIONS, "answer": "B", "type": type_}
-        for name in ("one", "two", "three")
-        for type_ in ("abs_dir", "rel_dir_pred")
-    ]
-    (folder / "questions.json").write_text(json.dumps(records))
-    return folder
+    for fps, name in enumerate(("one", "two", "three"), start=8):
+        make_clip(folder / f"{name}.mp4", seconds=2, fps=fps)
+    return ask(folder, ("one", "two", "three"))
 
 
-def command(asked: Path, out: Path, *more: str) -> list[str]:
+def command(folder: Path, out: Path, *more: str) -> list[str]:
     cache = str(out.parent / "cache")
-    files = ["--records", str(asked / "questions.json"), "--videos", str(asked), "--json", str(out), "--cache", cache]
-    return ["--checkpoint", TINY, *files, *more]
+    files = ["--records", str(folder / "questions.json"), "--videos", str(folder), "--json", str(out)]
+    return ["--checkpoint", TINY, *files, "--cache", cache, *more]
+
+
+def lines(out: Path) -> list[str]:
+    return out.with_suffix(".jsonl").read_text().splitlines(keepends=True)
 
 
 def test_the_report_has_every_row_beside_the_accuracy(
     asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(asked, tmp_path / "e.json", "--published")) == 0
+    files = ["--benchmark", str(asked / "questions.json"), "--videos", str(asked), "--cache", str(tmp_path / "cache")]
+    assert main(["--checkpoint", TINY, *files, "--json", str(tmp_path / "e.json")]) == 0
     report = json.loads((tmp_path / "e.json").read_text())
     assert report["items"] == 6
-    assert report["types"]["abs_dir"]["items"] == report["types"]["rel_dir_pred"]["items"] == 3
+    assert {of: row["items"] for of, row in report["types"].items()} == {"abs_dir": 3, "rel_dir_pred": 3}
     assert set(report["ablations"]) == {"geometry off", "geometry of another clip"}
-    assert {"other video", "grey video", "rule: smoothest"} <= set(report["blind"])
+    assert {"other video", "grey video", "rule: smoothest", "commonest letter"} <= set(report["blind"])
+    assert report["blind"]["commonest letter"] == 1.0
+    assert all(row["items"] == 6 for row in report["rows"].values())
     low, high = report["interval"]
     assert 0 <= low <= report["accuracy"] <= high <= 1
+    assert report["left_out"] == {"text-only classifier": "it needs 200 questions"}
     shown = capsys.readouterr().out
     assert all(f"published: {name}" in shown for name in PUBLISHED)
+    assert shown.index("answers |") < shown.index("blind: other video") < shown.index("ablations: geometry off")
 
 
-def test_it_goes_on_where_it_was_stopped_and_refuses_another_setup(
+def test_accuracy_is_what_the_kept_answers_say(asked: Path, tmp_path: Path) -> None:
+    assert main(command(asked, tmp_path / "e.json", "--rows", "geometry off")) == 0
+    answers = [json.loads(line) for line in lines(tmp_path / "e.json")[1:]]
+    report = json.loads((tmp_path / "e.json").read_text())
+    for row in ("answers", "geometry off"):
+        own = [answer["probabilities"] for answer in answers if answer["row"] == row]
+        assert len(own) == 6
+        right = sum(max(p) == p[1] for p in own) / 6
+        assert report["rows"][row]["accuracy"] == pytest.approx(right)
+    assert "grey video" not in report["blind"]
+    assert "rule: smoothest" in report["blind"], "blind rows that cost nothing are always there"
+
+
+def test_a_stopped_run_goes_on_and_another_setup_is_refused(
     asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "e.json"
-    run = command(asked, out, "--rows", "answers", "--no-text-rows")
-    assert main(run) == 0
-    whole, lines = out.read_text(), out.with_suffix(".jsonl").read_text().splitlines(keepends=True)
-    out.with_suffix(".jsonl").write_text("".join(lines[:4]) + lines[4][:9])
-    answered: list[str] = []
+    uninterrupted, out = tmp_path / "whole.json", tmp_path / "e.json"
+    assert main(command(asked, uninterrupted)) == 0
     answer = InProcess.answer
+    asked_for: list[tuple[str, str]] = []
 
-    def counted(self: InProcess, jobs: Sequence[Job]) -> Iterator[Answered]:
-        answered.extend(job.id for job in jobs)
+    def stopped_after_eleven(self: InProcess, jobs: Sequence[Job]) -> Iterator[Answered | Refused]:
+        for number, answered in enumerate(answer(self, jobs)):
+            if number == 11:
+                raise KeyboardInterrupt
+            yield answered
+
+    def noted(self: InProcess, jobs: Sequence[Job]) -> Iterator[Answered | Refused]:
+        asked_for.extend((job.row, job.id) for job in jobs)
         return answer(self, jobs)
 
-    monkeypatch.setattr(InProcess, "answer", counted)
-    assert main(run) == 0
-    assert len(answered) == 3
-    assert out.read_text() == whole
-    assert main([*run, "--items", "2"]) == 2
+    monkeypatch.setattr(InProcess, "answer", stopped_after_eleven)
+    assert main(command(asked, out)) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not out.exists()
+    kept = lines(out)
+    assert len(kept) == 12
+    out.with_suffix(".jsonl").write_text("".join(kept[:-1]) + kept[-1][:20])  # killed while it wrote
+
+    monkeypatch.setattr(InProcess, "answer", noted)
+    assert main(command(asked, out)) == 0
+    assert len(asked_for) == len(set(asked_for)) == 5 * 6 - 10
+    assert out.read_text() == uninterrupted.read_text()
+    assert len(lines(out)) == 1 + 5 * 6
+
+    assert main(command(asked, out, "--items", "2")) == 2
     assert "items was None, is 2" in capsys.readouterr().err
+    assert main(command(asked, out, "--frames", "8")) == 2
+    assert "frames was 32, is 8" in capsys.readouterr().err
 
 
-def test_hidden_frames_change_no_answer(asked: Path, tmp_path: Path) -> None:
-    """Two videos that are the same until the last visible frame."""
-    from training.scenes.clips import encode
+def hiding(change: bool) -> Draw:
+    """Frames from 1.8 s on look different."""
+    draw = square((112, 84))
+    return lambda time: 255 - draw(time) if change and time > 1.75 else draw(time)
 
-    pictures = read(asked / "one.mp4", Sampling(count=32)).frames[:20]
-    answers = []
-    for name, last in (("same", pictures[-2:]), ("other", 255 - pictures[-2:])):
-        folder = tmp_path / name
+
+def test_hidden_frames_change_no_prediction_and_only_them(tmp_path: Path) -> None:
+    """Each frame is encoded by itself, so that two videos are the same up to the first hidden frame."""
+    given: list[dict[str, list[float]]] = []
+    for change in (False, True):
+        folder = tmp_path / str(change)
         folder.mkdir()
-        encode(folder / "v.mp4", np.concatenate([pictures[:18], last]), np.arange(20) / 10)
-        fields = {"videoID": "v", "question": "Where to?", "options": OPTIONS, "answer": "A", "type": "abs_dir_pred"}
-        (folder / "q.json").write_text(json.dumps([fields]))
-        model = InProcess(TINY)
-        [sample] = of_records(
-            folder / "q.json", folder, Sampling.of(model.model.config.frames, count=20), folder
-        ).samples
-        jobs = KINDS[0].jobs([sample], folder)
-        answers.append(next(model.answer(jobs)).probabilities)
-    assert answers[0] == pytest.approx(answers[1], abs=0.02)
+        make_clip(folder / "v.avi", container="avi", seconds=2, fps=10, gop=1, draw=hiding(change))
+        assert main(command(ask(folder, ["v"]), folder / "e.json", "--rows")) == 0
+        answers = [json.loads(line) for line in lines(folder / "e.json")[1:]]
+        given.append({answer["id"]: answer["probabilities"] for answer in answers})
+    (usual, altered), (plain, prediction) = given, sorted(given[0])
+    assert usual[prediction] == altered[prediction]
+    assert usual[plain] != altered[plain], "the other question does see them"
 
 
-def test_a_service_is_asked_again_when_it_is_busy_and_each_video_is_sent_once(tmp_path: Path) -> None:
-    (tmp_path / "v.mp4").write_bytes(b"bytes")
-    seen: list[str] = []
-
-    def serve(request: httpx.Request) -> httpx.Response:
-        seen.append(request.url.path)
-        if len(seen) == 1:
-            return httpx.Response(429, headers={"Retry-After": "0"})
-        if request.url.path == "/v1/videos":
-            return httpx.Response(201, json={"id": "vid_1"})
-        body = json.loads(request.content)
-        assert body["video"] == {"id": "vid_1"}
-        assert body["frames"] == 8
-        return httpx.Response(200, json={"probabilities": {"B": 0.75, "A": 0.25}})
-
-    with Service("http://service") as service:
-        service.client = httpx.Client(base_url="http://service", transport=httpx.MockTransport(serve))
-        jobs = [Job(str(n), tmp_path / "v.mp4", 8, "?", ("a", "b")) for n in range(2)]
-        assert [answer.probabilities for answer in service.answer(jobs)] == [(0.25, 0.75)] * 2
-    assert seen.count("/v1/videos") == 2
-    assert seen.count("/v1/answers") == 2
-
-
-def test_what_a_service_refuses_is_told(tmp_path: Path) -> None:
-    (tmp_path / "v.mp4").write_bytes(b"bytes")
-    refusing = httpx.MockTransport(lambda _: httpx.Response(415, text="not a video"))
-    with Service("http://service") as service:
-        service.client = httpx.Client(base_url="http://service", transport=refusing)
-        with pytest.raises(RuntimeError, match="POST http://service/v1/videos: 415 not a video"):
-            list(service.answer([Job("1", tmp_path / "v.mp4", 8, "?", ("a", "b"))]))
+def test_missing_and_broken_videos_and_rows_are_reported_and_not_counted_as_wrong(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "one.mp4").write_bytes((asked / "one.mp4").read_bytes())
+    (folder / "broken.mp4").write_bytes(b"no video at all")
+    ask(folder, ("one", "gone", "broken"))
+    records = json.loads((folder / "questions.json").read_text())
+    records[1]["answer"] = "Z"
+    (folder / "questions.json").write_text(json.dumps(records))
+    assert main(command(folder, tmp_path / "e.json")) == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["items"] == 1
+    missing = report["missing_videos"]
+    assert {name: video["questions"] for name, video in missing.items()} == {"gone": 2, "broken": 2}
+    assert missing["gone"]["why"] == "there is no such file"
+    assert "not a video" in missing["broken"]["why"]
+    assert report["unusable_questions"] == ["row 1: one: answer 'Z' is none of ABCD"]
+    assert report["left_out"]["other video"] == "there is only one video"
+    shown = capsys.readouterr().out
+    assert "2 videos are missing or unreadable, 4 questions with them: broken, gone." in shown
+    assert "1 rows are no questions" in shown
 
 
-def test_another_video_is_another_one_and_a_grey_one_is_as_long(asked: Path, tmp_path: Path) -> None:
-    samples = of_records(asked / "questions.json", asked, Sampling(count=8), tmp_path).samples
-    for path, other in other_videos(samples).items():
-        assert path.stem.split("-first-")[0] != other.stem.split("-first-")[0]
-    source, made = (read(path, Sampling(count=8)) for path in (samples[0].path, grey(samples[0].path, tmp_path)))
-    assert made.frames.shape == source.frames.shape
-    assert made.frames.std() < 2
-    np.testing.assert_allclose(made.times, source.times, atol=0.02)
+def test_scenes_are_measured_from_a_count_and_a_seed(tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    where = ["--json", str(out), "--cache", str(tmp_path / "cache"), "--rows", "grey video", "--items", "6"]
+    assert main(["--checkpoint", TINY, "--scenes", "4", "--seed", "5", "--per-scene", "24", *where]) == 0
+    report = json.loads(out.read_text())
+    assert report["items"] == 6
+    assert (report["setup"]["scenes"], report["setup"]["seed"], report["setup"]["train"]) == (4, 5, False)
+    assert not report["missing_videos"]
 
 
-def test_a_table_never_shows_missing_videos_as_wrong_answers(tmp_path: Path) -> None:
-    record = Record("v", "?", OPTIONS, "B", "abs_dis")
-    samples = [Sample(str(n), record, tmp_path, 32) for n in range(4)]
-    right = {"0": 1.0, "1": 1.0, "2": 0.0, "3": 1.0}
-    report = Report(samples, {"answers": right}, {"answers": "accuracy"}, {}, {"gone": 7})
-    assert report.as_dict()["accuracy"] == 0.75
-    assert report.as_dict()["interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
-    assert "1 videos are missing or unreadable, 7 questions with them: gone" in report.as_table()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--records", "no.json", "--videos", "."], "no.json"),
+        (["--records", "no.json"], "need --videos"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--checkpoint", TINY, *arguments, "--json", str(tmp_path / "e.json")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("evaluate: ")
+    assert message in said
 
 
-def test_kept_answers_survive_a_cut_line(tmp_path: Path) -> None:
-    with Kept(tmp_path / "a.jsonl", {"x": 1}) as kept:
-        kept.add("answers", Answered("1", (0.2, 0.8)))
-    with (tmp_path / "a.jsonl").open("a") as file:
-        file.write('{"row": "answers", "id"')
-    with Kept(tmp_path / "a.jsonl", {"x": 1}) as kept:
-        assert kept.has("answers", "1")
-        assert kept.choice("answers", "1") == 1
-    assert (tmp_path / "a.jsonl").read_text().count("\n") == 2
+def test_rows_have_names_of_their_own() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS)

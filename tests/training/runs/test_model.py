@@ -65,7 +65,7 @@ def test_gradients_reach_the_prefix_but_not_the_vision_tower(model: TinyModel, f
     prefix = model.prefix(prompt.before, frames[:1], GRIDS[:1])
     ids = torch.tensor([prompt.after])
     hidden = model.read(prefix, [0], [4], torch.zeros(1, 32, 192), ids, torch.ones_like(ids, dtype=torch.bool))
-    hidden[-1].sum().backward()
+    hidden[-1].sum().backward()  # type: ignore[no-untyped-call]
     language = model.decoder.model.model.language_model
     assert language.layers[0].self_attn.k_proj.weight.grad is not None
     assert all(parameter.grad is None for parameter in model.decoder.model.model.visual.parameters())

@@ -1,0 +1,60 @@
+"""The service's real HTTP routes and video store on loopback, the plain model behind them in place of Ray's stages."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import uvicorn
+
+from models.video import Sampling, VideoFacts, probe, read
+from models.vlm import VisionLanguageModel
+from serve.api import create_app
+from serve.messages import Ask, Reply, Seen
+from serve.settings import Ingress
+from serve.store import FileStore
+from serve.trace import Made
+
+
+class Plain:
+    """A backend that decodes, encodes, selects and answers anew for every question."""
+
+    def __init__(self, model: VisionLanguageModel, store: FileStore) -> None:
+        self.model, self.store = model, store
+
+    async def answer(self, ask: Ask) -> Made[Reply]:
+        return await asyncio.to_thread(self._answer, ask)
+
+    async def probe(self, video: str) -> VideoFacts:
+        with self.store.open(video) as file:
+            return probe(file)
+
+    async def ready(self) -> Sequence[str]:
+        return ["decoder"]
+
+    def _answer(self, ask: Ask) -> Made[Reply]:
+        with self.store.open(ask.clip.video) as file:
+            clip = read(file, Sampling.parse(ask.clip.sampling))
+        answer = self.model.answer(clip, ask.question, ask.options, geometry=ask.geometry)
+        seen = Seen(clip.facts, clip.times)
+        return Made(Reply(answer.text, answer.probabilities, seen, 0, 0, answer.prompt_tokens, 1))
+
+
+@contextmanager
+def running(checkpoint: str, folder: Path) -> Iterator[str]:
+    """The service's URL."""
+    model, store = VisionLanguageModel.load(checkpoint), FileStore(str(folder), 10_000_000, 3600)
+    app = create_app(Plain(model, store), store, model.config, Ingress())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
