@@ -180,5 +180,7 @@ Angles = tuple[Tensor, Tensor]
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """[L_b, D] each → [B, L, D] filled with zeros and the mask [B, L] of what is real."""
     lengths = torch.tensor([len(s) for s in sequences], device=sequences[0].device)
-    padded = pad_sequence(list(sequences), batch_first=True)
+    longest = int(lengths.max())
+    # `pad_sequence` would copy the whole gradient once for each sequence.
+    padded = torch.stack([F.pad(s, (0, 0, 0, longest - len(s))) for s in sequences])
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]

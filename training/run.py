@@ -1,8 +1,8 @@
 """`python -m training.run NAME [field=value …]`: trains what `training.runs` names.
 
-A nested field is written with a dot: `loop.steps=500`. `NAME --help` lists the fields, `--list` the runs. The same
-command goes on where it was interrupted. `--workers N` trains on N GPUs (or CPU processes), `--launcher ray` on a
-cluster.
+A nested field is written with a dot: `loop.steps=500`. `NAME --help` lists the fields, `--list` the runs. Ctrl-C,
+SIGTERM or a file `stop` in the run's directory end it after a saved step, and the same command goes on from there.
+`--workers N` trains on N GPUs (or CPU processes), `--launcher ray` on a cluster.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import shlex
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -31,8 +33,9 @@ def overridden(config: Config, changes: Sequence[str]) -> Config:
     """`config` with every `field=value` of `changes` put in.
 
     Raises:
-        ValueError: no such field (the nearest is named), or a value that is not of its type.
+        ValueError: no such field (the nearest is named), one given twice, or a value that is not of its type.
     """
+    seen: set[str] = set()
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals:
@@ -41,6 +44,9 @@ def overridden(config: Config, changes: Sequence[str]) -> Config:
         if name not in names:
             near = "".join(f", did you mean {one}" for one in difflib.get_close_matches(name, names, 1, 0.3))
             raise ValueError(f"{name}: there is no such field{near}; fields: {', '.join(names)}")
+        if name in seen:
+            raise ValueError(f"{name} is given twice")
+        seen.add(name)
         config = _replaced(config, name.split("."), value, name)
     return config
 
@@ -82,9 +88,12 @@ def parsed(text: str, kind: Any, name: str) -> Any:
             raise ValueError(f"{name}: {text!r} is neither true nor false")
         return text.lower() == "true"
     try:
-        return kind(text)
+        value = kind(text)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: {text!r} is no {getattr(kind, '__name__', kind)}") from None
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name}: {text!r} is not finite")
+    return value
 
 
 def work(world: World, name: str, config: Any, command: str) -> None:
@@ -118,9 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = overridden(run.config, chosen.changes)
         command = shlex.join(["python", "-m", "training.run", *given])
-        launch(partial(work, name=chosen.name, config=config, command=command), chosen.workers, chosen.launcher)
+        each = partial(work, name=chosen.name, config=config, command=command)
+        launch(each, chosen.workers, chosen.launcher, Path(config.loop.out))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last state that was saved", file=sys.stderr)
         return 130
     except (ValueError, FileNotFoundError, NotFinite) as error:
         print(f"{chosen.name}: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ def grouped(module: nn.Module, rates: Sequence[Rate]) -> list[Group]:
 
 def optimizer(groups: Sequence[Group]) -> torch.optim.AdamW:
     """AdamW over what is not frozen. Vectors (biases, norms, scales) do not decay."""
-    parts = []
+    parts: list[dict[str, Any]] = []
     for group in groups:
         for decays in (True, False):
             parameters = [p for _, p in group.parameters if (p.ndim > 1) == decays]
@@ -55,7 +56,13 @@ def optimizer(groups: Sequence[Group]) -> torch.optim.AdamW:
                 parts.append({"params": parameters, "lr": group.rate.lr, "peak": group.rate.lr, "weight_decay": decay})
     if not parts:
         raise ValueError("every rate is 0: there is nothing to train")
-    return torch.optim.AdamW(parts, betas=(0.9, 0.98))
+    optim = torch.optim.AdamW(parts, betas=(0.9, 0.98))
+    # AdamW makes these at a parameter's first gradient. Made now, a saved state has all of them, whenever that comes.
+    for part in parts:
+        for parameter in part["params"]:
+            zeros = torch.zeros_like(parameter, requires_grad=False)
+            optim.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+    return optim
 
 
 def table(groups: Sequence[Group]) -> str:

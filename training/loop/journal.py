@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +12,28 @@ from typing import Any, Self
 
 
 class Journal:
-    """`log.jsonl` in the run's directory. What a resumed run will do again is cut off first, so no step is twice."""
+    """`log.jsonl` in the run's directory. What a resumed run will do again is cut off first, so no step is twice.
 
-    def __init__(self, directory: Path, steps: int, resumed_at: int, quiet: bool = False) -> None:
-        self.path = directory / "log.jsonl"
-        kept = [line for line in read(self.path) if line["step"] <= resumed_at]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._file = self.path.open("a", encoding="utf-8")
-        self._bar = None if quiet else _bar(steps, resumed_at)
+    Only the first worker may have one.
+    """
 
-    def write(self, **fields: Any) -> None:
-        self._file.write(json.dumps(fields) + "\n")
+    def __init__(self, directory: Path, steps: int, resumed_at: int) -> None:
+        path, kept_path = directory / "log.jsonl", directory / "log.part"
+        kept = [line for line in read(path) if line["step"] <= resumed_at]
+        kept_path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(kept_path, path)
+        self._file = path.open("a", encoding="utf-8")
+        self._bar = _bar(steps, resumed_at)
+
+    def show(self, line: Mapping[str, Any]) -> None:
+        """Loss and what was measured, on the bar."""
+        shown = {"loss": line["loss"], **line["metrics"]}
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
+        self._bar.update(line["step"] - self._bar.n)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-
-    def step(self, number: int, shown: Mapping[str, float]) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
-            self._bar.update(number - self._bar.n)
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +42,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
+import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from training.loop import groups, states
+from training.loop import groups, states, stopping
 from training.loop.journal import Journal, plot
 from training.loop.task import Metrics, Outcome, Share, Task
 from training.loop.workers import World
+
+LEAST = {
+    "steps": 1, "accumulate": 1, "save_every": 1, "log_every": 1, "keep": 1, "evaluate_every": 0, "warmup": 0,
+    "floor": 0, "clip": 0, "seed": 0,
+}  # fmt: skip
+FREE = ("keep", "log_every", "save_every", "evaluate_every")  # a run may go on with another value: it learns the same
+NAMED = 16  # ids in a message
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class LoopConfig:
     """`out`: the run's directory. `accumulate`: micro-batches of a step on each worker. `warmup`, `floor`: shares of
     the steps and of the peak learning rate. `clip`: largest norm of the gradient. `precision`: "float32" or "bf16"
     (autocast). `checkpoint_blocks`: recompute blocks in the backward pass to save memory. Every `save_every` steps a
-    state is written, of which the last `keep` stay; every `evaluate_every` steps (0: only at the end) it is measured.
+    state is written, of which the last `keep` stay; every `evaluate_every` steps (0: only at the end) it is measured;
+    every `log_every`-th step and those are logged.
     """
 
     out: str
@@ -50,9 +57,14 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"loop.precision is {self.precision!r}, expected 'float32' or 'bf16'")
-        for name in ("steps", "accumulate", "save_every", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"loop.{name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"loop.{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("warmup", "floor"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"loop.{name} is {getattr(self, name)}; it is a share, at most 1")
+        if self.clip == 0:
+            raise ValueError("loop.clip is 0; it must be more, as nothing would be learned")
 
 
 class Interrupted(Exception):
@@ -69,8 +81,8 @@ def train(task: Task, config: LoopConfig, world: World, facts: Mapping[str, Any]
     `facts` (run, command, config) go into the manifest, and must be those of the state that is there.
 
     Raises:
-        NotFinite: names the step and the samples.
-        Interrupted: on SIGINT and SIGTERM, after saving.
+        NotFinite: names the step and the samples, on every worker.
+        Interrupted: the run was asked to stop (see `stopping`) and has saved its state.
         ValueError: the directory holds a run with another config; names what differs.
     """
     out = Path(config.out)
@@ -78,17 +90,18 @@ def train(task: Task, config: LoopConfig, world: World, facts: Mapping[str, Any]
         _claim(out, facts)
     world.wait()
     run = _Run(task, config, world, out)
-    with Journal(out, config.steps, run.done, quiet=not world.first) as journal, _stoppable() as asked:
+    with Journal(out, config.steps, run.done) if world.first else nullcontext() as journal:
         while run.done < config.steps:
             line = run.step()
             last = run.done == config.steps
-            if last or (config.evaluate_every and run.done % config.evaluate_every == 0):
+            measured = last or (config.evaluate_every > 0 and run.done % config.evaluate_every == 0)
+            if measured:
                 line["metrics"] |= run.evaluate()
-            if world.first:
-                journal.step(run.done, {"loss": line["loss"], **line["metrics"]})
-                if run.done % config.log_every == 0 or last or run.done == 1:
-                    journal.write(**line)
-            stop = world.any(bool(asked))
+            if journal is not None:
+                journal.show(line)
+                if measured or run.done % config.log_every == 0 or run.done == 1:
+                    journal.write(line)
+            stop = world.any(world.first and stopping.asked(out))
             if last or stop or run.done % config.save_every == 0:
                 run.save()
             if stop and not last:
@@ -96,6 +109,16 @@ def train(task: Task, config: LoopConfig, world: World, facts: Mapping[str, Any]
                     f"stopped after step {run.done} of {config.steps}; the same command goes on from there"
                 )
     return run.finish(facts)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What is kept of an `Outcome`."""
+
+    loss: float
+    count: float
+    metrics: Metrics
+    ids: tuple[str, ...]
 
 
 class _Run:
@@ -109,7 +132,7 @@ class _Run:
         if config.checkpoint_blocks:
             for block in task.blocks():
                 _recompute(block)
-        world.shard(task.module, task.blocks())
+        self.through = world.sharded(task.module, task.blocks(), config.precision == "bf16")
         self.groups = groups.grouped(task.module, task.rates())  # sharding made other parameters of them
         self.optim = groups.optimizer(self.groups)
         self.trained = [p for group in self.groups if not group.frozen for _, p in group.parameters]
@@ -125,37 +148,41 @@ class _Run:
             group["lr"] = group["peak"] * factor
         self.optim.zero_grad(set_to_none=True)
         self.task.module.train()
-        sums: dict[str, tuple[float, float]] = {}
-        for micro in range(config.accumulate):
-            outcome = self._micro_batch(micro)
-            _add(sums, {"": (float(outcome.loss.detach()), outcome.count), **outcome.metrics})
-        sums = self.world.summed(sums)
-        total, count = sums.pop("")
+        # All workers learn of all outcomes, so that all stop when something is wrong with one.
+        outcomes = self.world.gathered([self._micro_batch(micro) for micro in range(config.accumulate)])
+        done = [outcome for worker in outcomes for outcome in worker]
+        wrong = [one for one in done if not math.isfinite(one.loss)]
+        if wrong:
+            raise NotFinite(f"step {self.done + 1}: the loss is {wrong[0].loss}; {_ids(wrong)}")
+        total, count = sum(one.loss for one in done), sum(one.count for one in done)
+        if not count > 0:
+            raise ValueError(f"step {self.done + 1}: its batches count {count} things together; {_ids(done)}")
         for parameter in self.trained:
             if parameter.grad is not None:
                 # Sharded gradients are means over the workers: `world.size` makes sums of them again.
-                parameter.grad.mul_(self.world.size / max(count, 1e-9))
+                parameter.grad.mul_(self.world.size / count)
         norm = float(nn.utils.clip_grad_norm_(self.trained, config.clip))
         if not math.isfinite(norm):
-            raise NotFinite(f"step {self.done + 1}: the gradient's norm is {norm}; samples {self._ids(outcome)}")
+            raise NotFinite(f"step {self.done + 1}: the gradient's norm is {norm}; {_ids(done)}")
         self.optim.step()
         self.done += 1
         self.times.append(time.perf_counter() - started)
         return {
             "step": self.done,
-            "loss": total / max(count, 1e-9),
+            "loss": total / count,
             "lr": max(group["lr"] for group in self.optim.param_groups),
             "gradient": norm,
             "seconds": round(self.times[-1], 4),
             "per_second": round(count / self.times[-1], 2),
             "memory_mib": self.world.peak_memory(),
-            "metrics": {name: s / n for name, (s, n) in sums.items() if n},
+            "metrics": _means([one.metrics for one in done]),
         }
 
     def evaluate(self) -> dict[str, float]:
         self.task.module.eval()
         with torch.no_grad(), self._precision():
-            return {f"held_{name}": s / n for name, (s, n) in self.task.evaluate(self.done).items() if n}
+            measured = self.through(self.task.evaluate, self.done)
+        return {f"held_{name}": value for name, value in _means([measured]).items()}
 
     def save(self) -> None:
         states.save(self.out, self.done, self.task.module, self.optim, self.config.keep, self.world.first)
@@ -163,34 +190,32 @@ class _Run:
     def finish(self, facts: Mapping[str, Any]) -> Path:
         """Exports, plots, and says how long a step took and how much memory it needed."""
         directory = self.out / "checkpoint"
-        state = states.whole(self.task.module, self.optim)
+        state = states.whole(self.task.module)
         if self.world.first:
-            times = sorted(self.times) or [0.0]
-            cost = {"seconds_per_step": round(times[len(times) // 2], 4), "memory_mib": self.world.peak_memory()}
+            seconds = round(statistics.median(self.times), 4) if self.times else None  # none: it was done before
+            cost = {"seconds_per_step": seconds, "memory_mib": self.world.peak_memory()}
             self.task.export(directory, state, {**facts, "cost": cost})
             picture = plot(self.out)
-            print(f"{self.done} steps, {cost['seconds_per_step']} s each (median), {cost['memory_mib']} MiB at most")
+            print(f"{self.done} steps, {seconds} s each (median), {cost['memory_mib']} MiB at most on a worker")
             print("\n".join(f"  {path}" for path in (directory, self.out / "log.jsonl", picture) if path))
         self.world.wait()
         return directory
 
-    def _micro_batch(self, micro: int) -> Outcome:
+    def _micro_batch(self, micro: int) -> _Done:
         """Forwards and backwards; backwards recomputes blocks, and so needs the same precision."""
         share = Share(micro * self.world.size + self.world.rank, self.config.accumulate * self.world.size)
         # What the loss draws depends on the step and the share alone, so a resumed run draws the same.
         torch.manual_seed(hash((self.config.seed, self.done, share.index)) % 2**63)
         batch = self.task.batch(self.done, share)
         with self._precision():
-            outcome = self.task.loss(batch)
-            loss = float(outcome.loss.detach())
-            if not math.isfinite(loss):
-                raise NotFinite(f"step {self.done + 1}: the loss is {loss}; samples {self._ids(outcome)}")
-            outcome.loss.backward()  # type: ignore[no-untyped-call]
-        return outcome
+            loss, outcome = self.through(self._loss, batch)
+            loss.backward()
+        return _Done(float(loss.detach()), outcome.count, dict(outcome.metrics), tuple(outcome.ids))
 
-    @staticmethod
-    def _ids(outcome: Outcome) -> str:
-        return ", ".join(outcome.ids) or "unnamed"
+    def _loss(self, batch: Any) -> tuple[Tensor, Outcome]:
+        """The loss by itself, too: FSDP prepares to go backwards from the tensors that it sees come out."""
+        outcome = self.task.loss(batch)
+        return outcome.loss, outcome
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
@@ -214,17 +239,36 @@ def _claim(out: Path, facts: Mapping[str, Any]) -> None:
     if not path.exists():
         path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    changed = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    old, new = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(wanted)
+    free = {f"loop.{name}" for name in FREE}
+    changed = sorted(name for name in (old.keys() | new.keys()) - free if old.get(name) != new.get(name))
     if changed:
-        differs = "; ".join(f"{name} was {there.get(name)} and is {wanted.get(name)}" for name in changed)
+        differs = "; ".join(f"{name} was {old.get(name)} and is {new.get(name)}" for name in changed)
         raise ValueError(f"{out} holds a run with another config ({differs}): give loop.out another directory")
 
 
-def _add(sums: dict[str, tuple[float, float]], more: Metrics) -> None:
-    for name, (value, count) in more.items():
-        before = sums.get(name, (0.0, 0.0))
-        sums[name] = (before[0] + value, before[1] + count)
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"loop": {"steps": 5}}` -> `{"loop.steps": 5}`"""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def _means(parts: Sequence[Metrics]) -> dict[str, float]:
+    """Of sums and counts; what was counted nowhere is left out."""
+    sums: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (value, count) in part.items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + value, before[1] + count)
+    return {name: value / count for name, (value, count) in sums.items() if count}
+
+
+def _ids(done: Sequence[_Done]) -> str:
+    ids = [name for one in done for name in one.ids]
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"samples {', '.join(ids[:NAMED]) or 'without ids'}{more}"
 
 
 def _recompute(block: nn.Module) -> None:
@@ -236,32 +280,8 @@ def _recompute(block: nn.Module) -> None:
     block.forward = recomputed
 
 
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM comes. A second signal ends the process at once."""
-    asked: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-
-    # Only the main thread may listen; Ray runs us in another one, and stops us by itself.
-    for number in (
-        (int(signal.SIGINT), int(signal.SIGTERM)) if threading.current_thread() is threading.main_thread() else ()
-    ):
-        before[number] = signal.getsignal(number)
-        signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            if asked or signal.getsignal(number) is note:
-                signal.signal(number, handler)
-
-
 def as_facts(name: str, command: str, config: Any) -> dict[str, Any]:
-    """What a manifest says of a run. Where it was written is no part of the config that a resumed run must share."""
+    """What a manifest says of a run. Where it was written is no part of it: a directory may move."""
     fields = asdict(config)
-    fields["loop"] = {key: value for key, value in fields["loop"].items() if key not in ("out", "keep", "log_every")}
+    del fields["loop"]["out"]
     return {"run": {"name": name, "command": command}, "config": fields}

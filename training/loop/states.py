@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -21,8 +26,11 @@ def save(directory: Path, step: int, module: nn.Module, optim: torch.optim.Optim
     if not writes:
         return
     path = directory / f"state-{step:08d}.pt"
-    unfinished = path.with_suffix(".part")
-    torch.save({"step": step, "module": weights, "optimizer": moments}, unfinished)
+    unfinished = directory / "state.part"  # one name: what a crash left is written over
+    with unfinished.open("wb") as file:
+        torch.save({"step": step, "module": weights, "optimizer": moments}, file)
+        file.flush()
+        os.fsync(file.fileno())  # before the old states go, this one is on the disk
     os.replace(unfinished, path)
     for old in states(directory)[:-keep]:
         old.unlink()
@@ -34,8 +42,8 @@ def states(directory: Path) -> list[Path]:
 
 
 def load(path: Path, module: nn.Module, optim: torch.optim.Optimizer) -> int:
-    """Puts the state into both and returns how many steps were done."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """Puts the state into both and returns how many steps were done. The workers of a machine map the file once."""
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     set_state_dict(
         module,
         optim,
@@ -60,6 +68,6 @@ def weights(path: Path) -> Mapping[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)["module"]
 
 
-def whole(module: nn.Module, optim: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state dict of `module`, whole and on the CPU. Every worker must call it."""
-    return get_state_dict(module, optim, options=WHOLE)[0]
+def whole(module: nn.Module) -> dict[str, Any]:
+    """The state dict of `module`, whole and on the CPU. Every worker must call it, the first one gets it."""
+    return get_model_state_dict(module, options=WHOLE)

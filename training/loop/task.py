@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,11 @@ class Rate:
     lr: float
     weight_decay: float = 0.01
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"the rate {self.name!r} has {name} {getattr(self, name)}; it must be at least 0")
+
 
 @dataclass(frozen=True)
 class Share:
@@ -37,6 +43,8 @@ class Share:
     count: int = 1
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        if len(items) < self.count:
+            raise ValueError(f"a step has {len(items)} items, fewer than its {self.count} parts (accumulate x workers)")
         return items[self.index :: self.count]
 
 
@@ -54,7 +62,9 @@ class Outcome:
 
 
 class Task(Protocol):
-    """`module` holds all parameters, trained and frozen; its state dict is what a resumed run starts from."""
+    """What is trained. `loss` and `evaluate` may call any part of `module`, and blocks as often as they like.
+
+    `module` holds all parameters, trained and frozen; its state dict is what a resumed run starts from."""
 
     @property
     def module(self) -> nn.Module: ...

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing.spawn import spawn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+
+from training.loop import stopping
 
 LAUNCHERS = ("local", "ray")
+PATIENCE = 5.0  # seconds: how long the other workers may go on after one has failed, and wait for it in vain
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -57,26 +65,32 @@ class World:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
-    def summed(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-        """The sums and counts of all workers added up; a name may be missing on some."""
-        if self.size == 1:
-            return dict(sums)
-        parts: list[Mapping[str, tuple[float, float]]] = [{}] * self.size
-        dist.all_gather_object(parts, dict(sums))
-        names = dict.fromkeys(name for part in parts for name in part)
-        none = (0.0, 0.0)
-        return {
-            name: (sum(part.get(name, none)[0] for part in parts), sum(part.get(name, none)[1] for part in parts))
-            for name in names
-        }
+    def gathered(self, value: Result) -> list[Result]:
+        """What each worker has, on every worker."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
-    def shard(self, module: nn.Module, blocks: Sequence[nn.Module]) -> None:
-        """FSDP2: every worker keeps its part of each block and of the rest, and gathers a block when it runs."""
+    def sharded(self, module: nn.Module, blocks: Sequence[nn.Module], bf16: bool) -> Callable[..., Any]:
+        """FSDP2: every worker keeps its part of each block and of the rest, and gathers a block when it runs.
+
+        Returns what all work on `module` must be called through: `through(work, *args)` is `work(*args)`. With `bf16`
+        parameters are gathered in bfloat16; what is kept and trained stays as it is.
+        """
         if self.size == 1:
-            return
+            return _called
+        # Forward inputs stay as they are: times and angles are no bfloat16.
+        policy = (
+            MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+            if bf16
+            else MixedPrecisionPolicy(cast_forward_inputs=False)
+        )
         for block in blocks:
-            fully_shard(block)
-        fully_shard(module)
+            fully_shard(block, mp_policy=policy)
+        root = _Root(module)
+        fully_shard(root, mp_policy=policy)
+        return root
 
     def peak_memory(self) -> int:
         """MiB: of the GPU where there is one, else of this process."""
@@ -85,8 +99,26 @@ class World:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
 
 
-def launch(work: Callable[[World], None], workers: int, launcher: str) -> None:
-    """Runs `work` on every worker and waits; with more than one it must be picklable.
+class _Root(nn.Module):
+    """FSDP gathers the parameters outside of the blocks for as long as `forward` of the root runs, so everything runs
+    in it. Thus a task may call any method and any part of its module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, work: Callable[..., Result], *args: Any) -> Result:
+        return work(*args)
+
+
+def _called(work: Callable[..., Result], *args: Any) -> Result:
+    return work(*args)
+
+
+def launch(work: Callable[[World], None], workers: int, launcher: str, out: Path) -> None:
+    """Runs `work` on every worker and waits; with more than one it must be picklable. What a worker raises is raised.
+
+    Meanwhile Ctrl-C and SIGTERM ask the run in `out` to stop.
 
     Raises:
         ValueError: an unknown launcher, or fewer than one worker.
@@ -96,25 +128,50 @@ def launch(work: Callable[[World], None], workers: int, launcher: str) -> None:
     if workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
     if launcher == "ray":
-        from training.loop.on_ray import launch_on_ray  # only this run needs ray
+        try:
+            from training.loop.on_ray import launch_on_ray  # only this run needs ray
+        except ImportError as error:
+            raise ValueError(f"launcher ray: {error} (pip install 'dsr-serve[train,cluster]')") from error
 
-        launch_on_ray(work, workers)
-    elif workers == 1:
-        work(World.alone())
-    else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        spawn(_worker, args=(work, workers, port), nprocs=workers)  # type: ignore[no-untyped-call]
+        launch_on_ray(work, workers, out)
+        return
+    with stopping.listening(out):
+        if workers == 1:
+            work(World.alone())
+        else:
+            _spawned(work, workers)
 
 
-def _worker(rank: int, work: Callable[[World], None], workers: int, port: int) -> None:
+def _spawned(work: Callable[[World], None], workers: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    failures = get_context("spawn").SimpleQueue()
+    running = spawn(_worker, (work, workers, port, failures), workers, join=False)  # type: ignore[no-untyped-call]
+    try:
+        while not running.join(grace_period=PATIENCE):
+            pass
+    except ProcessRaisedException as failed:
+        if failures.empty():
+            raise
+        raise failures.get() from failed
+    finally:
+        for process in running.processes:  # alive only if we were told to stop at once
+            process.kill()
+
+
+def _worker(rank: int, work: Callable[[World], None], workers: int, port: int, failures: Any) -> None:
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all; the process that started us listens
     os.environ |= {"LOCAL_RANK": str(rank)}
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) // workers)))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     try:
         work(World.joined())
+    except Exception as error:
+        failures.put(error)  # before the group goes and the other workers fail of that
+        raise
     finally:
         dist.destroy_process_group()

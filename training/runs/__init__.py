@@ -10,6 +10,7 @@ import torch
 
 from training.loop.task import Task
 from training.runs.debug import DebugConfig, DebugTask
+from training.runs.dsr import DsrConfig, DsrTask
 from training.runs.pi3 import Pi3RunConfig, Pi3Task
 from training.runs.tiny import TinyTask, config
 
@@ -27,16 +28,30 @@ RUNS = {
     "debug": Run("the loop itself, in seconds", DebugConfig(), DebugTask),
     "tiny-pi3": Run("a small π³ from rendered scenes: the encoder", Pi3RunConfig(), Pi3Task),
     "tiny-read": Run(
-        "the language model, from geometry that is told", config("read", "runs/tiny-read", 2600), TinyTask
+        "the language model, from geometry that is told",
+        config("read", "runs/tiny-read", 1600, noise=0.3, scenes=4),
+        TinyTask,
     ),
     "tiny-look": Run(
         "the selector, towards such geometry",
-        config("look", "runs/tiny-look", 4000, init="runs/tiny-read", scenes=8),
+        config("look", "runs/tiny-look", 6000, init="runs/tiny-read", scenes=5, questions=32, text=0.5, guided=0.5),
         TinyTask,
     ),
     "tiny": Run(
         "both, on questions about clips: the checkpoint that is served",
-        config("answer", "runs/tiny", 2000, init="runs/tiny-look", questions=24, text=0.1, lr=3e-4, selector_lr=3e-4),
+        config(
+            "answer",
+            "runs/tiny",
+            3000,
+            init="runs/tiny-look",
+            scenes=3,
+            questions=32,
+            text=0.15,
+            guided=0.3,
+            lr=3e-4,
+            selector_lr=6e-4,
+        ),
         TinyTask,
     ),
+    "dsr-7b": Run("the published recipe on the public data format", DsrConfig(), DsrTask),
 }

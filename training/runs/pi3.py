@@ -39,7 +39,7 @@ class Pi3RunConfig:
     others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`: a folder
     that this run has exported, whose weights it starts from in place of random ones."""
 
-    groups: int = 15
+    groups: int = 24
     scenes: int = 6
     rebuild: int = 4
     lr: float = 2e-3
@@ -48,7 +48,7 @@ class Pi3RunConfig:
     cache: str = "runs/cache"
     processes: int = 2
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig("runs/tiny-pi3", 6000, floor=0.01, precision="bf16", evaluate_every=500)
+        default_factory=lambda: LoopConfig("runs/tiny-pi3", 12000, floor=0.01, precision="bf16", evaluate_every=500)
     )
 
 

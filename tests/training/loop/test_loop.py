@@ -22,7 +22,7 @@ from training.loop import groups, journal, states
 from training.loop.loop import LoopConfig, NotFinite, as_facts, train
 from training.loop.task import Outcome, Rate, Share
 from training.loop.workers import World, launch
-from training.runs.debug import DebugConfig, DebugTask
+from training.runs.debug import GRID, DebugConfig, DebugTask
 
 STEPS = 8
 
@@ -72,7 +72,7 @@ def test_micro_batches_change_nothing(alone: Path, tmp_path: Path) -> None:
 
 
 def test_two_workers_give_what_one_gives(alone: Path, tmp_path: Path) -> None:
-    launch(partial(run, config=config(tmp_path)), workers=2, launcher="local")
+    launch(partial(run, config=config(tmp_path)), workers=2, launcher="local", out=tmp_path)
     same(alone, tmp_path)
 
 
@@ -148,6 +148,60 @@ def test_what_is_not_finite_stops_the_run_and_names_the_samples(tmp_path: Path, 
         train(task, config(tmp_path).loop, World.alone("cpu"), as_facts("debug", "test", config(tmp_path)))
 
 
+class Fading(DebugTask):
+    """Calls parts of its module, not the module; one of its parameters has a gradient only in some steps."""
+
+    def __init__(self, config: DebugConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.module.late = nn.Parameter(torch.ones(3))
+        self.step = 0
+
+    def batch(self, step: int, share: Share) -> Any:
+        self.step = step
+        return super().batch(step, share)
+
+    def loss(self, batch: Any) -> Outcome:
+        outcome = super().loss(batch)
+        if self.step < 6:
+            return outcome
+        return dataclasses.replace(outcome, loss=outcome.loss + outcome.count * self.module.late.square().sum())  # type: ignore[operator]
+
+    def evaluate(self, step: int) -> Any:
+        clips, _, _ = self._made(-1, range(4))
+        memories = [self.module.selector.remember(clip, GRID) for clip in clips]
+        return {"size": (float(torch.stack(memories).norm()), 1.0)}
+
+
+def fade(world: World, config: DebugConfig) -> None:
+    train(Fading(config, world.device), config.loop, world, as_facts("debug", "test", config))
+
+
+def test_a_parameter_without_a_gradient_so_far_is_resumed(tmp_path: Path) -> None:
+    fade(World.alone("cpu"), config(tmp_path / "whole"))
+    fade(World.alone("cpu"), config(tmp_path / "parts", save_every=3))
+    (tmp_path / "parts" / "state-00000008.pt").unlink()
+    (tmp_path / "parts" / "state-00000006.pt").replace(tmp_path / "parts" / "state-00000003.pt")
+    fade(World.alone("cpu"), config(tmp_path / "parts", save_every=3))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_workers_may_call_parts_of_a_sharded_module(tmp_path: Path) -> None:
+    fade(World.alone("cpu"), config(tmp_path / "one"))
+    launch(partial(fade, config=config(tmp_path / "two")), workers=2, launcher="local", out=tmp_path / "two")
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("lr", [float("nan"), float("inf"), -1.0])
+def test_a_rate_is_a_number(lr: float) -> None:
+    with pytest.raises(ValueError, match="'all' has lr"):
+        Rate("all", "", lr)
+
+
+def test_a_changed_field_is_named_alone(alone: Path) -> None:
+    with pytest.raises(ValueError, match=r"loop.warmup was 0.03 and is 0.5\)"):
+        run(World.alone("cpu"), config(alone, warmup=0.5))
+
+
 def test_every_parameter_needs_a_rate_and_every_rate_a_parameter() -> None:
     module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     with pytest.raises(ValueError, match=r"no rate finds the parameter b\.weight"):
@@ -182,6 +236,8 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
+@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle`:DeprecationWarning")
 def test_ray_gives_what_one_process_gives(alone: Path, tmp_path: Path) -> None:
-    launch(partial(run, config=config(tmp_path)), workers=2, launcher="ray")
+    launch(partial(run, config=config(tmp_path)), workers=2, launcher="ray", out=tmp_path)
     same(alone, tmp_path)
