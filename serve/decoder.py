@@ -1,131 +1,103 @@
-"""The decoder stage: a question about a clip in, the answer out. It asks frames and selector for what it lacks."""
+"""Decoder stage: vision tower and language model, one engine for all requests of a replica.
+
+The clip's prefix (vision tower, keys and values) is computed while the encoder and the selector work on the geometry;
+the engine keeps it for the next question. What a question adds goes through together with other requests.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from models import checkpoint
-from models.config import DecoderConfig
-from models.errors import OutOfLimits
-from models.prompt import Prompt, build_prompt, letter_ids
+from models.prompt import LETTERS, Prompt, build_prompt, letter_ids
 from models.rope import Grid
 from models.tokenizer import QwenTokenizer
-from models.vlm import Answer, choice_answer, clip_frames, clip_grid
+from models.video import Clip
+from models.vlm import clip_frames, clip_grid
 from serve.calls import call
-from serve.engine import Engine, GenerateEngine
-from serve.keys import ClipKey
+from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text
 from serve.messages import Ask, Reply, Seen
 from serve.settings import DecoderStage
 from serve.tensors import PackedTensor, unpack
-from serve.trace import Made, Stopwatch, TracedCache, Work, merge
+from serve.trace import Made, Trace, Work, merge
 from serve.worker import TorchWorker
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True)
-class Video:
-    """What the decoder keeps of a clip: its video tokens [V, D] on the device, its grid and its facts."""
+class About:
+    """What is kept of a clip beside its prefix, and how its frames came to be."""
 
-    tokens: Tensor
-    grid: Grid
     seen: Seen
+    trace: Trace
 
 
 class Decoder:
     def __init__(
         self, settings: DecoderStage, location: str, frames: DeploymentHandle, selector: DeploymentHandle | None
     ) -> None:
-        self._settings = settings
         self._frames = frames
         self._selector = selector
         self._worker = TorchWorker(settings)
         layout = checkpoint.open_layout(location)
-        self._sizes: DecoderConfig = layout.model.decoder
         self._tokenizer = QwenTokenizer(layout.decoder)
         self._decoder = checkpoint.load_decoder(layout, settings.device, self._worker.dtype)
-        self._engine: Engine = GenerateEngine(self._decoder, self._worker)
-        self._videos: TracedCache[Video] = TracedCache("decoder", settings.cache_bytes, lambda v: v.tokens.nbytes)
+        limits = Limits(
+            memory_bytes=settings.cache_bytes,
+            max_tokens=settings.max_tokens,
+            batch_tokens=settings.batch_tokens,
+            chunk_tokens=settings.chunk_tokens,
+            running=settings.running,
+        )
         self._self_test()
+        self._engine = Engine(self._decoder, self._tokenizer, self._worker, limits)
 
     async def answer(self, ask: Ask) -> Made[Reply]:
-        """Vision tower and geometry run side by side; they meet in the prompt.
-
+        """
         Raises:
             InvalidQuestion: question and options make no sense together.
-            OutOfLimits: `max_tokens` is beyond this deployment's, or the prompt beyond the model's.
+            OutOfLimits: `max_tokens` is beyond this deployment's, or the prompt beyond the model or the memory.
         """
-        if ask.max_tokens > self._settings.max_tokens:
-            limit = self._settings.max_tokens
-            message = f"max_tokens {ask.max_tokens} is beyond this service's {limit}"
-            raise OutOfLimits(message, field="max_tokens", value=ask.max_tokens, limit=limit)
         prompt = build_prompt(self._tokenizer, ask.question, ask.options)
-        video, geometry = await _both(self._see(ask.clip), self._geometry(ask, prompt))
-        watch = Stopwatch()
-        answer = await self._complete(watch, ask, prompt, video.value, geometry.value)
-        reply = Reply(
-            text=answer.text,
-            probabilities=answer.probabilities,
-            seen=video.value.seen,
-            video_tokens=len(video.value.tokens),
-            geometry_tokens=0 if geometry.value is None else len(geometry.value),
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
+        traces: list[Trace] = []
+        task = Choice(tuple(letter_ids(self._tokenizer, len(ask.options)))) if ask.options else Text(ask.max_tokens)
+        result = await self._engine.answer(
+            Request(str(ask.clip), prompt, task, self._film(ask), self._geometry(ask, prompt, traces))
         )
-        own = {"decoder": Work(watch.seconds, "hit")}
-        return Made(reply, merge(video.trace, geometry.trace, own))
+        return Made(_reply(result), merge(_own(result), *traces))
 
     def ready(self) -> bool:
         return True
 
     def check_health(self) -> None:
         self._worker.touch()
+        self._engine.check_health()
 
-    async def _see(self, key: ClipKey) -> Made[Video]:
-        async def compute(watch: Stopwatch) -> Made[Video]:
-            clip = await call(self._frames.get, key)
-            tokens = await self._engine.see(watch, clip_frames(clip.value))
+    def _film(self, ask: Ask) -> Callable[[], Awaitable[Film]]:
+        async def film() -> Film:
+            made: Made[Clip] = await call(self._frames.get, ask.clip)
+            clip = made.value
             # Copied: a view would keep the clip's frames alive in the object store.
-            seen = Seen(clip.value.facts, clip.value.times.copy())
-            return Made(Video(tokens, clip_grid(clip.value), seen), clip.trace)
+            seen = Seen(clip.facts, clip.times.copy())
+            return Film(clip_frames(clip), clip_grid(clip), About(seen, made.trace))
 
-        return await self._videos.get(str(key), compute)
+        return film
 
-    async def _geometry(self, ask: Ask, prompt: Prompt) -> Made[Tensor | None]:
-        if not ask.geometry or self._selector is None:
-            return Made(None)
-        packed: Made[PackedTensor] = await call(self._selector.select, ask.clip, prompt.text_ids)
-        return Made(unpack(packed.value, self._worker.device), packed.trace)
+    def _geometry(self, ask: Ask, prompt: Prompt, traces: list[Trace]) -> Callable[[], Awaitable[Tensor]] | None:
+        selector = self._selector
+        if not ask.geometry or selector is None:
+            return None
 
-    async def _complete(
-        self, watch: Stopwatch, ask: Ask, prompt: Prompt, video: Video, geometry: Tensor | None
-    ) -> Answer:
-        inputs = await self._worker.run(watch, self._decoder.compose, prompt, video.grid, video.tokens, geometry)
-        length = len(inputs.embeds)
-        self._refuse_too_long(ask, length)
-        if ask.options:
-            letters = letter_ids(self._tokenizer, len(ask.options))
-            return choice_answer(torch.tensor(await self._engine.choose(watch, inputs, letters)), length)
-        ids = await self._engine.generate(watch, inputs, ask.max_tokens)
-        return Answer(self._tokenizer.decode(ids).strip(), None, length, len(ids))
+        async def geometry() -> Tensor:
+            packed: Made[PackedTensor] = await call(selector.select, ask.clip, prompt.text_ids)
+            traces.append(packed.trace)
+            return unpack(packed.value, self._worker.device)
 
-    def _refuse_too_long(self, ask: Ask, prompt_tokens: int) -> None:
-        wanted, limit = prompt_tokens + (1 if ask.options else ask.max_tokens), self._sizes.max_position_embeddings
-        if wanted > limit:
-            raise OutOfLimits(
-                f"prompt and answer need {wanted} tokens and the model has {limit}: ask for fewer frames or max_tokens",
-                field="frames",
-                value=wanted,
-                limit=limit,
-            )
+        return geometry
 
     def _self_test(self) -> None:
         """One token from a black clip of one grid cell: a replica that cannot compute never becomes ready."""
@@ -138,13 +110,26 @@ class Decoder:
             raise RuntimeError("the decoder's self-test gave non-finite probabilities")
 
 
-async def _both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Runs two coroutines side by side. When one fails the other is cancelled, and that one error is raised, bare."""
-    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+def _reply(result: Result) -> Reply:
+    assert isinstance(result.about, About)  # noqa: S101 - it is what `_film` put there
+    by_letter = dict(zip(LETTERS, result.probabilities, strict=False)) if result.probabilities else None
+    return Reply(
+        text=max(by_letter, key=by_letter.__getitem__) if by_letter else result.text.strip(),
+        probabilities=by_letter,
+        seen=result.about.seen,
+        video_tokens=result.video_tokens,
+        geometry_tokens=result.geometry_tokens,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=1 if by_letter else len(result.tokens),
+    )
+
+
+def _own(result: Result) -> Trace:
+    """Whoever joined a prefix under way sees what was missed for it, but none of the seconds: they are another's."""
+    assert isinstance(result.about, About)  # noqa: S101
+    own = {"decoder": Work(result.seconds, "hit" if result.source == "hit" else "miss")}
+    if result.source == "hit":
+        return own
+    if result.source == "joined":
+        return {**{stage: Work(0.0, work.cache) for stage, work in result.about.trace.items()}, **own}
+    return {**result.about.trace, **own}

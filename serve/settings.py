@@ -60,7 +60,13 @@ class SelectorStage(ModelStage):
 
 
 class DecoderStage(ModelStage):
+    """`cache_bytes` are keys and values: of the clips that were asked about, and of the requests under way."""
+
+    max_ongoing: Annotated[int, Field(ge=1, description="requests that one replica works on at a time")] = 64
     max_tokens: Annotated[int, Field(ge=1, description="longest answer that a request may ask for")] = 1024
+    running: Annotated[int, Field(ge=1, description="answers that are written side by side")] = 64
+    batch_tokens: Annotated[int, Field(ge=1, description="tokens of one forward pass over questions")] = 1024
+    chunk_tokens: Annotated[int, Field(ge=1, description="of a clip in one pass: how long it holds up others")] = 512
 
 
 class Ingress(Stage):
