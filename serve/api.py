@@ -192,6 +192,10 @@ class Routes:
             options=parameters.options,
             geometry=parameters.geometry == "gsm",
             max_tokens=parameters.max_tokens,
+            temperature=parameters.temperature,
+            top_p=parameters.top_p,
+            stop=parameters.stop,
+            seed=parameters.seed,
         )
 
 

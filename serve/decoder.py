@@ -64,7 +64,7 @@ class Decoder:
         """
         prompt = build_prompt(self._tokenizer, ask.question, ask.options)
         traces: list[Trace] = []
-        task = Choice(tuple(letter_ids(self._tokenizer, len(ask.options)))) if ask.options else Text(ask.max_tokens)
+        task = self._task(ask)
         result = await self._engine.answer(
             Request(str(ask.clip), prompt, task, self._film(ask), self._geometry(ask, prompt, traces))
         )
@@ -76,6 +76,11 @@ class Decoder:
     def check_health(self) -> None:
         self._worker.touch()
         self._engine.check_health()
+
+    def _task(self, ask: Ask) -> Choice | Text:
+        if ask.options:
+            return Choice(tuple(letter_ids(self._tokenizer, len(ask.options))))
+        return Text(ask.max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed)
 
     def _film(self, ask: Ask) -> Callable[[], Awaitable[Film]]:
         async def film() -> Film:

@@ -19,6 +19,10 @@ class Ask:
     options: tuple[str, ...]
     geometry: bool
     max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

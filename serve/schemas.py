@@ -18,6 +18,7 @@ MAX_QUESTION_CHARS = 2000
 MAX_OPTION_CHARS = 500
 MAX_FRAMES = 256
 MAX_TOKENS = 4096
+MAX_STOPS, MAX_STOP_CHARS = 16, 200
 _BOUNDS = ("le", "lt", "ge", "gt", "max_length", "min_length")
 _PLACES = (  # where FastAPI says that a field stands
     "body",
@@ -54,6 +55,7 @@ class _Base64(EncoderProtocol):
 
 Base64 = Annotated[bytes, Field(strict=False), EncodedBytes(encoder=_Base64)]  # strictly, text is no bytes
 Option = Annotated[str, Field(max_length=MAX_OPTION_CHARS, json_schema_extra={"minLength": 1})]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, description="seconds")]
 
@@ -105,7 +107,21 @@ class AnswerParameters(Strict):
         int | None, Field(ge=1, le=MAX_FRAMES, description="frames sampled from the video; by default the model's own")
     ] = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS, description="longest free answer, in tokens")] = 64
-    temperature: Annotated[float, Field(ge=0, le=2, description="0 only, in this version")] = 0.0
+    temperature: Annotated[float, Field(ge=0, le=2, description="of a free answer; 0: always the likeliest token")] = (
+        0.0
+    )
+    top_p: Annotated[
+        float, Field(gt=0, le=1, description="only the likeliest tokens that together reach this probability are drawn")
+    ] = 1.0
+    stop: Annotated[
+        tuple[StopString, ...],
+        Field(
+            strict=False,
+            json_schema_extra={"maxItems": MAX_STOPS},
+            description="a free answer ends before any of these",
+        ),
+    ] = ()
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63, description="the same seed draws the same answer")] = None
     geometry: Annotated[
         Literal["gsm", "off"], Field(description="'gsm': with the geometry tokens; 'off': the base model alone")
     ] = "gsm"
@@ -115,6 +131,9 @@ class AnswerParameters(Strict):
     @model_validator(mode="after")
     def _question_makes_sense(self) -> Self:
         question_text(self.question, self.options)  # the model's own rules for a question, in the one place they have
+        if len(self.stop) > MAX_STOPS:
+            message = f"stop has {len(self.stop)} strings; at most {MAX_STOPS}"
+            raise OutOfLimits(message, field="stop", value=len(self.stop), limit=MAX_STOPS)
         return self
 
 
@@ -125,21 +144,21 @@ class AnswerRequest(AnswerParameters):
 
 
 def parameters_from_form(fields: Iterable[tuple[str, str]]) -> AnswerParameters:
-    """The parameters from a multipart form's text fields: `options` may repeat, the others may not.
+    """The parameters from a multipart form's text fields: `options` and `stop` may repeat, the others may not.
 
     A number or a boolean may be written as text. Raises what `refusal` makes, and Malformed for a repeated field.
     """
     given: dict[str, Any] = {}
-    options: list[str] = []
+    lists: dict[str, list[str]] = {"options": [], "stop": []}
     for name, text in fields:
-        if name == "options":
-            options.append(text)
+        if name in lists:
+            lists[name].append(text)
         elif name in given:
             raise Malformed(f"the field {name} stands in the form twice", field=name)
         else:
             given[name] = text
     try:
-        return AnswerParameters.model_validate({**given, "options": options}, strict=False)
+        return AnswerParameters.model_validate({**given, **lists}, strict=False)
     except ValidationError as error:
         raise refusal(error.errors()) from None
 
@@ -178,8 +197,6 @@ def unsupported(parameters: AnswerParameters, video: VideoSource | None = None) 
     """The first field that asks for something which the contract has and this version has not."""
     if video is not None and video.url is not None:
         return "video.url"
-    if parameters.temperature > 0:
-        return "temperature"
     if parameters.explain:
         return "explain"
     return "stream" if parameters.stream else None

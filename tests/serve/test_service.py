@@ -159,6 +159,14 @@ def test_free_text_and_geometry_off_equal_the_model_in_process(
     assert free["choice"] is None
     assert 1 <= free["usage"]["completion_tokens"] <= 8
 
+    sampled = {**body, "temperature": 1.5, "seed": 3}
+    drawn = service.post("/v1/answers", json=sampled).json()["text"]
+    assert service.post("/v1/answers", json=sampled).json()["text"] == drawn
+    assert drawn != free["text"]
+    ended = service.post("/v1/answers", json={**sampled, "stop": [drawn[2:4]]}).json()["text"]
+    assert drawn.startswith(ended)
+    assert len(ended) <= 2
+
     off = service.post("/v1/answers", json={**body, "options": OPTIONS, "geometry": "off"}).json()
     assert off["usage"]["geometry_tokens"] == 0
     assert set(off["timings"]) == {"decoder"} or set(off["timings"]) == {"frames", "decoder"}
