@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from models.errors import InvalidQuestion
 
@@ -76,22 +76,50 @@ class Prompt:
         return [*self.before, *[self.special.video_pad] * (video_tokens + geometry_tokens), *self.after]
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation. Of one user turn the video is a part: it stands before the text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    video: bool = False
+
+
 def build_prompt(tokenizer: Tokenizer, question: str, options: Sequence[str] = ()) -> Prompt:
     """The prompt of the published recipe, ready for the answer.
-
-    Text is encoded as plain text: a question that spells `<|im_end|>` cannot end the turn.
 
     Raises:
         InvalidQuestion: the question is empty; one option; more than 26 options; an option that is empty, repeated or
             of several lines (it could pose as the next option).
     """
-    special = tokenizer.special
-    text = question_text(question, options)
-    before = [special.im_start, *tokenizer.encode(f"system\n{SYSTEM}"), special.im_end, *tokenizer.encode("\n")]
-    before += [special.im_start, *tokenizer.encode("user\n"), special.vision_start]
-    after = [special.vision_end, *tokenizer.encode(f"\n{text}"), special.im_end, *tokenizer.encode("\n")]
-    after += [special.im_start, *tokenizer.encode("assistant\n")]
-    return Prompt(tuple(before), tuple(after), special)
+    return build_chat(tokenizer, asking(question, options))
+
+
+def asking(question: str, options: Sequence[str] = ()) -> tuple[Turn, ...]:
+    """The conversation of one question. Raises as `build_prompt`."""
+    return (Turn("user", question_text(question, options), video=True),)
+
+
+def build_chat(tokenizer: Tokenizer, turns: Sequence[Turn]) -> Prompt:
+    """The prompt of a conversation, ready for the next answer.
+
+    Text is encoded as plain text: a turn that spells `<|im_end|>` cannot end it.
+
+    Raises:
+        InvalidQuestion: a system turn that is not the first, a first turn of the assistant, a last one that is not the
+            user's, a user's without text, or another number of videos than one.
+    """
+    _check_turns(turns)
+    special, newline = tokenizer.special, tokenizer.encode("\n")
+    ids: list[int] = []
+    before: tuple[int, ...] = ()
+    for turn in turns if turns[0].role == "system" else [Turn("system", SYSTEM), *turns]:
+        if turn.video:
+            before = (*ids, special.im_start, *tokenizer.encode(f"{turn.role}\n"), special.vision_start)
+            ids = [special.vision_end, *tokenizer.encode(f"\n{turn.text}"), special.im_end, *newline]
+        else:
+            ids += [special.im_start, *tokenizer.encode(f"{turn.role}\n{turn.text}"), special.im_end, *newline]
+    return Prompt(before, (*ids, special.im_start, *tokenizer.encode("assistant\n")), special)
 
 
 def question_text(question: str, options: Sequence[str] = ()) -> str:
@@ -114,6 +142,24 @@ def letter_ids(tokenizer: Tokenizer, count: int) -> list[int]:
             raise ValueError(f"the tokenizer splits the option letter {letter!r} into {len(token)} tokens")
         ids += token
     return ids
+
+
+def _check_turns(turns: Sequence[Turn]) -> None:
+    roles = [turn.role for turn in turns]
+    if not turns or roles[-1] != "user":
+        raise InvalidQuestion("the last message must be the user's", field="messages", value=(roles or ["none"])[-1])
+    if "system" in roles[1:]:
+        raise InvalidQuestion(
+            "a system message may only be the first", field="messages", value=roles.index("system", 1)
+        )
+    if next(role for role in roles if role != "system") != "user":
+        raise InvalidQuestion("the user must speak before the assistant", field="messages", value=roles[0])
+    if any(turn.role == "user" and not turn.text.strip() for turn in turns):
+        raise InvalidQuestion("a message of the user has no text", field="messages", value="")
+    videos = sum(turn.video for turn in turns)
+    if videos != 1 or any(turn.video and turn.role != "user" for turn in turns):
+        message = f"{videos} videos; a conversation is about exactly one, in a message of the user"
+        raise InvalidQuestion(message, field="messages", value=videos, limit=1)
 
 
 def _check(question: str, options: Sequence[str]) -> None:

@@ -11,6 +11,16 @@ from models.errors import CheckpointError
 from models.prompt import SpecialTokens
 
 
+def _letters() -> dict[str, int]:
+    """Byte-level vocabularies write each byte as a letter: what Latin-1 prints as it is, the others from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTES = _letters()
+
+
 class QwenTokenizer:
     """Wraps `tokenizer.json`. Safe to share between threads: nothing in it changes after it was made."""
 
@@ -27,6 +37,7 @@ class QwenTokenizer:
         # Phrases are added tokens too, but text. Those in "<…>" (Qwen's `<tool_call>`) steer the model: they stay out.
         added = sorted(self._tokenizer.get_added_tokens_decoder().items())
         phrases = {token.content: index for index, token in added if not token.special and token.content[0] != "<"}
+        self._phrases = {index for index, token in added if not token.special}
         self._plain.add_tokens([token for _, token in added if token.content in phrases])
         moved = [text for text, index in phrases.items() if self._plain.token_to_id(text) != index]
         if moved:
@@ -43,6 +54,17 @@ class QwenTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer; special tokens are left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def raw(self, token: int) -> bytes:
+        """The bytes that one token stands for, which need not be whole characters; none for a special token."""
+        if token in self.special.ids:
+            return b""
+        text = self._tokenizer.id_to_token(token)
+        if text is None:
+            return b""
+        if token in self._phrases:
+            return text.encode()
+        return bytes(_BYTES[letter] for letter in text)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)

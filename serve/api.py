@@ -1,57 +1,43 @@
-"""The HTTP routes, as a plain FastAPI application over a `Backend`. No ray, no torch and no tensor here."""
+"""The HTTP application over a `Backend`: which routes there are. No ray, no torch and no tensor here."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+import logging
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-import pydantic
-from fastapi import FastAPI, Request, Response
-from starlette.datastructures import UploadFile
+from fastapi import FastAPI, Response
 
 from models.config import ModelConfig
-from models.errors import InputError, NotAVideo, Undecodable
-from models.video import Sampling, VideoFacts
 from serve import metrics, problems
-from serve.errors import Deadline, Malformed, NotSupported, UnknownVideo
-from serve.keys import ClipKey, is_video_id
+from serve.answers import AnswerBackend, Answers
+from serve.cache import CacheStats
+from serve.chat import Chat, as_openai
+from serve.chat_schemas import ChatCompletion, ModelList
+from serve.errors import NotSupported, ServiceError
 from serve.measured import Measured
-from serve.messages import Ask, Reply
-from serve.openapi import ANSWER_BODY, PROBLEMS, VIDEO_BODY
-from serve.schemas import (
-    Answer,
-    AnswerParameters,
-    AnswerRequest,
-    Choice,
-    Usage,
-    Video,
-    VideoInfo,
-    VideoSource,
-    parameters_from_form,
-    refusal,
-    unsupported,
-)
+from serve.openapi import ANSWER_BODY, ANSWER_RESPONSES, CHAT_BODY, OPENAI_ERRORS, PROBLEMS, VIDEO_BODY
+from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
-from serve.trace import Made
+from serve.videos import VideoBackend, Videos
 
-MAX_FORM_FIELDS = 64
+STATS_SECONDS = 3.0  # less than Prometheus waits for a scrape
+
+_log = logging.getLogger(__name__)
 
 
-class Backend(Protocol):
+class Backend(AnswerBackend, VideoBackend, Protocol):
     """What the routes need of the stages behind them."""
-
-    async def answer(self, ask: Ask) -> Made[Reply]: ...
-
-    async def probe(self, video: str) -> VideoFacts: ...
 
     async def ready(self) -> Sequence[str]:
         """The names of the stages, once all of them answer. NotReady before."""
+        ...
+
+    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+        """Of every stage, the caches of each replica, by their names."""
         ...
 
 
@@ -64,62 +50,67 @@ def create_app(
         version=version("dsr-serve"),
         summary="Ask a video how things move in 3D over time.",
     )
-    problems.install(app, max_body_bytes=settings.max_body_bytes, server_returns_id=behind_ray)
+    forms = dict.fromkeys(("/v1/chat/", "/v1/models"), as_openai)
+    problems.install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured)
-    routes = Routes(backend, store, model, settings)
-    app.post("/v1/answers", response_model=Answer, openapi_extra=ANSWER_BODY, responses=PROBLEMS, tags=["answers"])(
-        routes.answer
-    )
-    app.post(
-        "/v1/videos",
-        response_model=Video,
-        status_code=201,
-        openapi_extra=VIDEO_BODY,
-        responses=PROBLEMS,
-        tags=["videos"],
-    )(routes.upload)
-    app.get("/livez", tags=["operation"])(routes.live)
-    app.get("/readyz", tags=["operation"])(routes.ready)
-    app.get("/metrics", tags=["operation"])(routes.metrics)
+    videos = Videos(backend, store)
+    _add_answers(app, Answers(backend, videos, model, settings.deadline_seconds))
+    _add_chat(app, Chat(backend, videos, model, settings.deadline_seconds))
+    _add_videos(app, videos)
+    _add_operation(app, Operation(backend, model, settings))
     return app
 
 
-class Routes:
-    def __init__(self, backend: Backend, store: VideoStore, model: ModelConfig, settings: Ingress) -> None:
+def _add_answers(app: FastAPI, answers: Answers) -> None:
+    route = app.post(
+        "/v1/answers",
+        response_model=Answer,
+        openapi_extra=ANSWER_BODY,
+        responses={**PROBLEMS, **ANSWER_RESPONSES},
+        tags=["answers"],
+    )
+    route(answers.answer)
+
+
+def _add_chat(app: FastAPI, chat: Chat) -> None:
+    tags: list[Any] = ["openai"]
+    complete = app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        openapi_extra=CHAT_BODY,
+        responses=OPENAI_ERRORS,
+        tags=tags,
+    )
+    complete(chat.complete)
+    app.get("/v1/models", response_model=ModelList, tags=tags)(chat.models)
+
+
+def _add_videos(app: FastAPI, videos: Videos) -> None:
+    tags: list[Any] = ["videos"]
+    upload = app.post(
+        "/v1/videos", response_model=Video, status_code=201, openapi_extra=VIDEO_BODY, responses=PROBLEMS, tags=tags
+    )
+    upload(videos.upload)
+    app.get("/v1/videos", response_model=VideoList, responses=PROBLEMS, tags=tags)(videos.list)
+    app.get("/v1/videos/{video}", response_model=Video, responses=PROBLEMS, tags=tags)(videos.get)
+    app.delete("/v1/videos/{video}", status_code=204, responses=PROBLEMS, tags=tags)(videos.delete)
+
+
+def _add_operation(app: FastAPI, operation: Operation) -> None:
+    tags: list[Any] = ["operation"]
+    app.get("/livez", tags=tags)(operation.live)
+    app.get("/readyz", responses={503: PROBLEMS[503]}, tags=tags)(operation.ready)
+    app.get("/metrics", tags=tags)(operation.metrics)
+    app.delete("/v1/caches", status_code=204, responses={400: PROBLEMS[400]}, tags=tags)(operation.flush)
+
+
+class Operation:
+    """Routes for who runs the service."""
+
+    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress) -> None:
         self._backend = backend
-        self._store = store
         self._model = model
         self._settings = settings
-
-    async def answer(self, request: Request) -> Answer:
-        """Answers a question about a video: the probabilities of the options, or text.
-
-        JSON or `multipart/form-data`; the parameters have the same names in both, `options` repeats in a form.
-        """
-        try:
-            async with asyncio.timeout(self._settings.deadline_seconds):
-                parameters, video = await self._read(request)
-                ask = self._ask(parameters, video)
-                async with self._discarding(video, NotAVideo, Undecodable):
-                    made = await self._backend.answer(ask)
-        except TimeoutError:
-            limit = self._settings.deadline_seconds
-            raise Deadline(f"no answer within {limit} s", value=None, limit=limit) from None
-        answer = _answer(self._model.name, ask, made)
-        metrics.observe_answer(answer)
-        return answer
-
-    async def upload(self, request: Request) -> Video:
-        """Stores a video and tells what it is. Posting the same bytes again gives the same id."""
-        async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
-            file = form.get("video")
-            if not isinstance(file, UploadFile):
-                raise Malformed("the form has no file named video", field="video")
-            video = await self._keep(file.file)
-        async with self._discarding(video, InputError):
-            facts = await self._backend.probe(video)
-        size = await asyncio.to_thread(self._store.size, video)
-        return Video(**_info(video, facts, facts.frames).model_dump(), bytes=size)
 
     async def live(self) -> dict[str, str]:
         """The process answers."""
@@ -130,115 +121,22 @@ class Routes:
         return {"status": "ready", "model": self._model.name, "stages": list(await self._backend.ready())}
 
     async def metrics(self) -> Response:
-        """Prometheus text."""
-        body, content_type = metrics.render()
+        """Prometheus text: requests of this ingress replica, caches of all replicas of all stages."""
+        body, content_type = metrics.render(await self._cache_stats())
         return Response(body, media_type=content_type)
 
-    async def _read(self, request: Request) -> tuple[AnswerParameters, str]:
-        """The parameters and the id of the video, which is stored by then."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            return await self._read_json(request)
-        if kind == "multipart/form-data":
-            return await self._read_form(request)
-        raise Malformed("send application/json or multipart/form-data", field="content-type", value=kind)
-
-    async def _read_json(self, request: Request) -> tuple[AnswerParameters, str]:
-        body = await request.body()
-        with _refusing():
-            # In a thread: decoding 100 MB of base64 would hold up every other request for a quarter of a second.
-            asked = await asyncio.to_thread(AnswerRequest.model_validate_json, body)
-        self._refuse_unsupported(asked, asked.video)
-        if asked.video.id is not None:
-            return asked, asked.video.id
-        return asked, await self._keep(io.BytesIO(asked.video.data or b""))
-
-    async def _read_form(self, request: Request) -> tuple[AnswerParameters, str]:
-        async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
-            fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-            with _refusing():
-                parameters = parameters_from_form(fields)
-            self._refuse_unsupported(parameters)
-            file = form.get("video")
-            if not isinstance(file, UploadFile):
-                raise Malformed("the form has no file named video", field="video")
-            return parameters, await self._keep(file.file)
-
-    async def _keep(self, file: BinaryIO) -> str:
-        return await asyncio.to_thread(self._store.put, file)
-
-    @asynccontextmanager
-    async def _discarding(self, video: str, *errors: type[InputError]) -> AsyncIterator[None]:
-        """What turns out to be no video that we answer about does not stay in the store."""
+    async def _cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+        """None while stages are away: the edge's own figures are wanted most then."""
         try:
-            yield
-        except errors:
-            with suppress(UnknownVideo):  # another request about the same bytes was faster
-                await asyncio.to_thread(self._store.delete, video)
-            raise
+            async with asyncio.timeout(STATS_SECONDS):
+                return await self._backend.cache_stats()
+        except (ServiceError, TimeoutError) as error:
+            _log.warning("metrics without the stages' caches: %r", error)
+            return {}
 
-    def _refuse_unsupported(self, parameters: AnswerParameters, video: VideoSource | None = None) -> None:
-        field = unsupported(parameters, video)
-        if field is not None:
-            raise NotSupported(f"{field} is not available in this version", field=field)
-        if "geometry" in parameters.model_fields_set and parameters.geometry == "gsm" and self._model.selector is None:
-            raise NotSupported(f"{self._model.name} has no geometry selector", field="geometry", value="gsm")
-
-    def _ask(self, parameters: AnswerParameters, video: str) -> Ask:
-        sampling = Sampling.of(self._model.frames, count=parameters.frames)
-        return Ask(
-            clip=_clip(video, sampling),
-            question=parameters.question,
-            options=parameters.options,
-            geometry=parameters.geometry == "gsm",
-            max_tokens=parameters.max_tokens,
-            temperature=parameters.temperature,
-            top_p=parameters.top_p,
-            stop=parameters.stop,
-            seed=parameters.seed,
-        )
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """What pydantic finds wrong, as the service's own error."""
-    try:
-        yield
-    except pydantic.ValidationError as error:
-        raise refusal(error.errors()) from None
-
-
-def _clip(video: str, sampling: Sampling) -> ClipKey:
-    if not is_video_id(video):
-        raise UnknownVideo("no video of this id is held; upload it first", field="video.id", value=video)
-    return ClipKey(video, sampling.key())
-
-
-def _answer(model: str, ask: Ask, made: Made[Reply]) -> Answer:
-    reply = made.value
-    choice = None
-    if reply.probabilities is not None:
-        index = list(reply.probabilities).index(reply.text)
-        choice = Choice(letter=reply.text, text=ask.options[index], probability=reply.probabilities[reply.text])
-    return Answer(
-        id=f"ans_{uuid.uuid4().hex}",
-        model=model,
-        text=reply.text,
-        choice=choice,
-        probabilities=reply.probabilities or {},
-        usage=Usage(
-            video_tokens=reply.video_tokens,
-            geometry_tokens=reply.geometry_tokens,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-        ),
-        timings={stage: work.seconds for stage, work in made.trace.items()},
-        cache={stage: work.cache for stage, work in made.trace.items()},
-        video=_info(ask.clip.video, reply.seen.facts, len(reply.seen.times)),
-    )
-
-
-def _info(video: str, facts: VideoFacts, frames: int) -> VideoInfo:
-    return VideoInfo(
-        id=video, duration=facts.duration, fps=facts.fps, width=facts.width, height=facts.height, frames=frames
-    )
+    async def flush(self) -> Response:
+        """Every stage forgets what it keeps. Only where the setting `ingress.allow_flush` permits it."""
+        if not self._settings.allow_flush:
+            raise NotSupported("ingress.allow_flush is off", field="caches")
+        await self._backend.flush()
+        return Response(status_code=204)

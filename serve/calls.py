@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 from ray.exceptions import (
@@ -80,6 +82,41 @@ async def call(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> Any
         except Exception as error:
             if not isinstance(error, LOST) or isinstance(error, RayTaskError):
                 raise _meant(error, _name(method)) from error  # which holds the other side's traceback, for the log
+            lost = error
+    raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
+
+
+@dataclass(frozen=True)
+class Again:
+    """In a stream: the replica was lost, and what follows begins anew."""
+
+
+async def stream(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> AsyncGenerator[Any, None]:
+    """What `method` yields, a method of a handle with `options(stream=True)`; otherwise as `call`.
+
+    When the call is made again, `Again` comes before what the new one yields. Closing the generator cancels the call.
+    """
+    lost: BaseException | None = None
+    for attempt in range(attempts):
+        if attempt:
+            await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
+            yield Again()
+        response = method.remote(*args, **kwargs)
+        try:
+            async for item in response:
+                yield item
+            return
+        except GeneratorExit:
+            _cancel(response)
+            raise
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                _cancel(response)
+                raise
+            lost = error
+        except Exception as error:
+            if not isinstance(error, LOST) or isinstance(error, RayTaskError):
+                raise _meant(error, _name(method)) from error
             lost = error
     raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
 

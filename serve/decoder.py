@@ -6,22 +6,31 @@ the engine keeps it for the next question. What a question adds goes through tog
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
+from einops import reduce
+from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from models import checkpoint
-from models.prompt import LETTERS, Prompt, build_prompt, letter_ids
+from models.errors import InvalidQuestion
+from models.prompt import LETTERS, build_chat, build_prompt, letter_ids
 from models.rope import Grid
 from models.tokenizer import QwenTokenizer
 from models.video import Clip
 from models.vlm import clip_frames, clip_grid
+from serve.cache import CacheStats
 from serve.calls import call
-from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text
-from serve.messages import Ask, Reply, Seen
+from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text, Token
+from serve.keys import ClipKey
+from serve.messages import Ask, Explanation, Likely, Reply, Said, Seen
+from serve.selector import Selected
 from serve.settings import DecoderStage
 from serve.tensors import PackedTensor, unpack
 from serve.trace import Made, Trace, Work, merge
@@ -34,6 +43,30 @@ class About:
 
     seen: Seen
     trace: Trace
+
+
+class Geometry:
+    """The geometry tokens of one request, once they are selected; how they came to be, and what they looked at."""
+
+    def __init__(self, selector: DeploymentHandle, device: str) -> None:
+        self._selector = selector
+        self._device = device
+        self._attention: PackedTensor | None = None
+        self.trace: Trace = {}
+
+    async def select(self, clip: ClipKey, text_ids: tuple[int, ...], explain: bool) -> Tensor:
+        """[Q, D]"""
+        made: Made[Selected] = await call(self._selector.select, clip, text_ids, explain)
+        self.trace, self._attention = made.trace, made.value.attention
+        return unpack(made.value.tokens, self._device)
+
+    def explanation(self, times: NDArray[np.float64]) -> Explanation | None:
+        """`times` [F] of the frames. None where no attention was asked for."""
+        if self._attention is None:
+            return None
+        attention = self._attention.array.astype(np.float64).mean(axis=0)
+        middles = reduce(times, "(t s) -> t", "mean", t=len(attention))
+        return Explanation((attention / attention.sum()).astype(np.float32), middles)
 
 
 class Decoder:
@@ -62,13 +95,28 @@ class Decoder:
             InvalidQuestion: question and options make no sense together.
             OutOfLimits: `max_tokens` is beyond this deployment's, or the prompt beyond the model or the memory.
         """
-        prompt = build_prompt(self._tokenizer, ask.question, ask.options)
-        traces: list[Trace] = []
-        task = self._task(ask)
-        result = await self._engine.answer(
-            Request(str(ask.clip), prompt, task, self._film(ask), self._geometry(ask, prompt, traces))
-        )
-        return Made(_reply(result), merge(_own(result), *traces))
+        geometry = self._geometry(ask)
+        return self._made(await self._engine.answer(self._request(ask, geometry)), geometry)
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
+        """The answer's text as it is written, then what `answer` returns. Closing it cancels the request.
+
+        Raises what `answer` raises.
+        """
+        geometry = self._geometry(ask)
+        async with aclosing(self._engine.stream(self._request(ask, geometry))) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    yield self._made(event, geometry)
+                elif event.text:
+                    yield Said(event.text, self._likely(event.tokens))
+
+    async def flush(self, video: str | None = None) -> None:
+        """Forgets the keys and values of one video, or of all."""
+        self._engine.flush(None if video is None else lambda clip: ClipKey.parse(clip).video == video)
+
+    def stats(self) -> dict[str, CacheStats]:
+        return {"prefixes": self._engine.stats}
 
     def ready(self) -> bool:
         return True
@@ -77,32 +125,59 @@ class Decoder:
         self._worker.touch()
         self._engine.check_health()
 
-    def _task(self, ask: Ask) -> Choice | Text:
+    def _request(self, ask: Ask, geometry: Geometry | None) -> Request:
+        prompt = build_chat(self._tokenizer, ask.turns)
+        task: Choice | Text
         if ask.options:
-            return Choice(tuple(letter_ids(self._tokenizer, len(ask.options))))
-        return Text(ask.max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed)
+            task = Choice(tuple(letter_ids(self._tokenizer, len(ask.options))))
+        else:
+            task = Text(ask.max_tokens, ask.temperature, ask.top_p, ask.stop, ask.seed, ask.logprobs)
+        select = None if geometry is None else partial(geometry.select, ask.clip, prompt.text_ids, ask.explain)
+        return Request(str(ask.clip), prompt, task, partial(self._film, ask.clip), select)
 
-    def _film(self, ask: Ask) -> Callable[[], Awaitable[Film]]:
-        async def film() -> Film:
-            made: Made[Clip] = await call(self._frames.get, ask.clip)
-            clip = made.value
-            # Copied: a view would keep the clip's frames alive in the object store.
-            seen = Seen(clip.facts, clip.times.copy())
-            return Film(clip_frames(clip), clip_grid(clip), About(seen, made.trace))
+    async def _film(self, clip_key: ClipKey) -> Film:
+        made: Made[Clip] = await call(self._frames.get, clip_key)
+        clip = made.value
+        # Copied: a view would keep the clip's frames alive in the object store.
+        seen = Seen(clip.facts, clip.times.copy())
+        return Film(clip_frames(clip), clip_grid(clip), About(seen, made.trace))
 
-        return film
+    def _geometry(self, ask: Ask) -> Geometry | None:
+        """
+        Raises:
+            InvalidQuestion: an explanation is asked for of an answer without geometry.
+        """
+        if ask.geometry and self._selector is not None:
+            return Geometry(self._selector, self._worker.device)
+        if ask.explain:
+            raise InvalidQuestion("without geometry there is nothing to explain", field="explain", value=True)
+        return None
 
-    def _geometry(self, ask: Ask, prompt: Prompt, traces: list[Trace]) -> Callable[[], Awaitable[Tensor]] | None:
-        selector = self._selector
-        if not ask.geometry or selector is None:
-            return None
+    def _made(self, result: Result, geometry: Geometry | None) -> Made[Reply]:
+        assert isinstance(result.about, About)  # noqa: S101 - it is what `_film` put there
+        by_letter = dict(zip(LETTERS, result.probabilities, strict=False)) if result.probabilities else None
+        reply = Reply(
+            text=max(by_letter, key=by_letter.__getitem__) if by_letter else result.text.strip(),
+            probabilities=by_letter,
+            seen=result.about.seen,
+            video_tokens=result.video_tokens,
+            geometry_tokens=result.geometry_tokens,
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=1 if by_letter else len(result.tokens),
+            finish="length" if result.finish == "length" else "stop",
+            tokens=self._likely(result.tokens),
+            explanation=geometry.explanation(result.about.seen.times) if geometry else None,
+        )
+        return Made(reply, merge(_own(result), geometry.trace if geometry else {}))
 
-        async def geometry() -> Tensor:
-            packed: Made[PackedTensor] = await call(selector.select, ask.clip, prompt.text_ids)
-            traces.append(packed.trace)
-            return unpack(packed.value, self._worker.device)
-
-        return geometry
+    def _likely(self, tokens: Sequence[Token]) -> tuple[Likely, ...]:
+        """Those with log-probabilities, but for the end token, which is no text."""
+        raw = self._tokenizer.raw
+        return tuple(
+            Likely(raw(token.id), token.logprob, tuple((raw(other), logprob) for other, logprob in token.top))
+            for token in tokens
+            if token.logprob is not None and token.id not in self._decoder.end_ids
+        )
 
     def _self_test(self) -> None:
         """One token from a black clip of one grid cell: a replica that cannot compute never becomes ready."""
@@ -115,24 +190,10 @@ class Decoder:
             raise RuntimeError("the decoder's self-test gave non-finite probabilities")
 
 
-def _reply(result: Result) -> Reply:
-    assert isinstance(result.about, About)  # noqa: S101 - it is what `_film` put there
-    by_letter = dict(zip(LETTERS, result.probabilities, strict=False)) if result.probabilities else None
-    return Reply(
-        text=max(by_letter, key=by_letter.__getitem__) if by_letter else result.text.strip(),
-        probabilities=by_letter,
-        seen=result.about.seen,
-        video_tokens=result.video_tokens,
-        geometry_tokens=result.geometry_tokens,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=1 if by_letter else len(result.tokens),
-    )
-
-
 def _own(result: Result) -> Trace:
     """Whoever joined a prefix under way sees what was missed for it, but none of the seconds: they are another's."""
     assert isinstance(result.about, About)  # noqa: S101
-    own = {"decoder": Work(result.seconds, "hit" if result.source == "hit" else "miss")}
+    own = {"decoder": Work(result.seconds, "hit" if result.source == "hit" else "miss", result.span)}
     if result.source == "hit":
         return own
     if result.source == "joined":

@@ -19,8 +19,8 @@ LINGER_SECONDS = 2.0
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
-Respond = Callable[[Exception, str], Response]
-"""(error, request id) to the response that tells the client of it."""
+Respond = Callable[[Exception, str, str], Response]
+"""(error, request id, path) to the response that tells the client of it."""
 
 
 def new_request_id() -> str:
@@ -131,7 +131,7 @@ class _Exchange:
 
     def _respond(self, error: Exception) -> Response:
         self._scope["state"]["problem_code"] = getattr(error, "code", ServiceError.code)
-        return self._guard.respond(error, self._id)
+        return self._guard.respond(error, self._id, self._scope["path"])
 
     def _too_large(self, size: int) -> TooLarge:
         return TooLarge(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -13,9 +15,10 @@ from ray.serve.handle import DeploymentHandle
 from models.layout import recognise
 from models.video import VideoFacts
 from serve.api import create_app
-from serve.calls import call
+from serve.cache import CacheStats
+from serve.calls import LOST, Again, call, stream
 from serve.errors import NotReady
-from serve.messages import Ask, Reply
+from serve.messages import Ask, Reply, Said
 from serve.settings import Ingress as IngressSettings
 from serve.settings import Store
 from serve.store import open_store
@@ -33,6 +36,23 @@ class Stages:
     async def answer(self, ask: Ask) -> Made[Reply]:
         return await call(self._stages["decoder"].answer, ask)
 
+    async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
+        """When a decoder is lost in the middle, another one writes the same text again, and goes on where it stopped:
+        an answer is a function of what is asked (`serve.api` gives every drawn answer a seed)."""
+        said = again = 0
+        async with aclosing(stream(self._stages["decoder"].options(stream=True).stream, ask)) as items:
+            async for item in items:
+                if isinstance(item, Again):
+                    again = said
+                elif isinstance(item, Said):
+                    new = item.text[again:]
+                    again = max(0, again - len(item.text))
+                    said += len(new)
+                    if new:
+                        yield Said(new, item.tokens)
+                else:
+                    yield item
+
     async def probe(self, video: str) -> VideoFacts:
         return await call(self._stages["frames"].probe, video)
 
@@ -45,6 +65,22 @@ class Stages:
         if waiting:
             raise NotReady(f"not ready: {', '.join(waiting)}", field="stages", value=", ".join(waiting))
         return names
+
+    async def flush(self, video: str | None = None) -> None:
+        await asyncio.gather(*(_everywhere(handle, "flush", video) for handle in self._stages.values()))
+
+    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+        found = await asyncio.gather(*(_everywhere(handle, "stats") for handle in self._stages.values()))
+        return dict(zip(self._stages, found, strict=True))
+
+
+async def _everywhere(handle: DeploymentHandle, method: str, *args: Any) -> list[Any]:
+    """The results of all replicas that there are; of one that dies meanwhile there is none."""
+    results = await handle.broadcast(method, *args).results_async(return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, LOST):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 @serve.ingress()

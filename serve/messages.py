@@ -1,21 +1,25 @@
-"""What ingress and decoder say to each other: plain data, picklable, free of torch. No tensor passes here."""
+"""What ingress and decoder say to each other: plain data, picklable, free of torch. No frames or features pass here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from models.prompt import Turn
 from models.video import VideoFacts
 from serve.keys import ClipKey
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One question about one clip, as the decoder gets it. `geometry` False: the base model's answer."""
+    """A conversation about one clip, as the decoder gets it. With `options`, which stand in its last turn, the answer
+    is one of their letters. `geometry` False: the base model's answer. `logprobs`: how many likely alternatives beside
+    each token of a free answer; None: no log-probabilities."""
 
     clip: ClipKey
-    question: str
+    turns: tuple[Turn, ...]
     options: tuple[str, ...]
     geometry: bool
     max_tokens: int
@@ -23,6 +27,37 @@ class Ask:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    explain: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token of an answer, with its log-probability, and the likeliest ones in its place, itself perhaps among them.
+
+    `raw`: its bytes, which may end within a character.
+    """
+
+    raw: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True)
+class Said:
+    """The next part of a free answer that is streamed. `tokens`: where log-probabilities are asked for."""
+
+    text: str
+    tokens: tuple[Likely, ...] = ()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the selector looked for this question: `attention` float32 [T, R, C] over temporal patches (of which each
+    has its middle at one of `times` [T], in seconds), rows and columns of the frame; it sums to 1."""
+
+    attention: np.ndarray
+    times: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,3 +79,6 @@ class Reply:
     geometry_tokens: int
     prompt_tokens: int
     completion_tokens: int
+    finish: Literal["stop", "length"] = "stop"
+    tokens: tuple[Likely, ...] = ()
+    explanation: Explanation | None = None

@@ -6,8 +6,13 @@ make new time series.
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator, Mapping, Sequence
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serve.cache import CacheStats
 from serve.schemas import Answer
 
 REGISTRY = CollectorRegistry()
@@ -25,6 +30,16 @@ STAGE_SECONDS = Histogram(
 CACHE_RESULTS = Counter("dsr_cache_results_total", "What a stage's cache said", ["stage", "result"], registry=REGISTRY)
 TOKENS = Counter("dsr_tokens_total", "Tokens read and written, by kind", ["kind"], registry=REGISTRY)
 REJECTS = Counter("dsr_rejects_total", "Requests answered with a problem, by its code", ["code"], registry=REGISTRY)
+COUNTED = ("hits", "misses", "evictions", "rejected")
+CACHES = {
+    "hits": "Look-ups that found their value",
+    "misses": "Look-ups that did not, those included that waited for a computation under way",
+    "evictions": "Values that went to make room",
+    "rejected": "Values that were larger than the whole cache",
+    "entries": "Values that are kept",
+    "bytes": "What they take",
+    "max_bytes": "What they may take, over all replicas",
+}
 # `with IN_FLIGHT.track_inprogress():`
 IN_FLIGHT = Gauge("dsr_requests_in_flight", "HTTP requests that are being worked on", registry=REGISTRY)
 
@@ -50,6 +65,30 @@ def observe_answer(answer: Answer) -> None:
         TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
 
 
-def render() -> tuple[bytes, str]:
-    """(Prometheus text, its content type)."""
-    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+def render(caches: Mapping[str, Sequence[Mapping[str, CacheStats]]] | None = None) -> tuple[bytes, str]:
+    """(Prometheus text, its content type). `caches`: of every stage, those of each replica; they are added up."""
+    text = generate_latest(REGISTRY)
+    if caches:
+        registry = CollectorRegistry()
+        registry.register(_Caches(caches))
+        text += generate_latest(registry)
+    return text, CONTENT_TYPE_LATEST
+
+
+class _Caches(Collector):
+    """A stage's caches at one moment. What a replica counted goes with it: the sums may fall when one dies."""
+
+    def __init__(self, caches: Mapping[str, Sequence[Mapping[str, CacheStats]]]) -> None:
+        self._caches = caches
+
+    def collect(self) -> Iterator[Metric]:
+        for field, text in CACHES.items():
+            counter = field in COUNTED
+            family = (CounterMetricFamily if counter else GaugeMetricFamily)(
+                f"dsr_cache_{field}", text, labels=["stage", "cache"]
+            )
+            for stage, replicas in self._caches.items():
+                for name in sorted({name for caches in replicas for name in caches}):
+                    values = [getattr(caches[name], field) for caches in replicas if name in caches]
+                    family.add_metric([stage, name], sum(values))
+            yield family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve.chat_schemas import ChatRequest, OpenAIError
 from serve.schemas import AnswerParameters, AnswerRequest, Problem
 
 _FILE = {"type": "string", "format": "binary", "description": "the video file"}
@@ -14,22 +15,46 @@ def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {"schema": schema}
 
 
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+def inlined(schema: dict[str, Any]) -> dict[str, Any]:
     """A model's schema without `$defs`: OpenAPI would look for them in another place."""
     definitions = schema.pop("$defs", {})
-    for name, field in schema["properties"].items():
-        if "$ref" in field:
-            schema["properties"][name] = definitions[field["$ref"].rpartition("/")[2]]
-    return schema
+
+    def put_in(part: Any) -> Any:
+        if isinstance(part, list):
+            return [put_in(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return put_in(definitions[part["$ref"].rpartition("/")[2]])
+        return {name: put_in(value) for name, value in part.items()}
+
+    found: dict[str, Any] = put_in(schema)
+    return found
 
 
 ANSWER_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _inlined(AnswerRequest.model_json_schema())},
+            "application/json": {"schema": inlined(AnswerRequest.model_json_schema())},
             "multipart/form-data": _form(AnswerParameters.model_json_schema()["properties"], ["question"]),
         },
+    }
+}
+ANSWER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'event: token\ndata: {"text": "It grows"}\n\nevent: answer\ndata: {"id": "ans_5f0c", …}\n\n',
+            }
+        }
+    }
+}
+CHAT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": inlined(ChatRequest.model_json_schema())}},
     }
 }
 VIDEO_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": _form({}, [])}}}
@@ -46,4 +71,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         503: "not ready: see Retry-After",
         504: "no answer within the deadline",
     }.items()
+}
+OPENAI_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {**answer, "model": OpenAIError} for status, answer in PROBLEMS.items()
 }

@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from models.errors import InputError, InvalidQuestion, NotAVideo, OutOfLimits, Scalar, Undecodable
 from serve import errors
 from serve.errors import Overload, ServiceError
-from serve.guard import Guard, new_request_id
+from serve.guard import Guard, Respond, new_request_id
 from serve.schemas import Problem, refusal
 
 MEDIA_TYPE = "application/problem+json"
@@ -76,6 +78,8 @@ _SECRET_FIELD = re.compile(
     r"(?i)token\b|secret|passw|api[-_]?key|access[-_]?key|authorization|signature|credential|cookie"
 )
 
+Form = Callable[[Problem], BaseModel]
+
 _log = logging.getLogger(__name__)
 
 
@@ -107,8 +111,8 @@ def describe(error: Exception, request_id: str) -> Problem:
     )
 
 
-def respond(error: Exception, request_id: str) -> Response:
-    """The whole response: body, status, and the headers that belong to the status."""
+def respond(error: Exception, request_id: str, form: Form | None = None) -> Response:
+    """The whole response: body (in another `form` than the problem's own), status, and the headers of the status."""
     problem = describe(error, request_id)
     if problem.code == ServiceError.code:
         _log.error("unexpected error in request %s", request_id, exc_info=error)
@@ -119,20 +123,37 @@ def respond(error: Exception, request_id: str) -> Response:
         headers.setdefault("Retry-After", str(math.ceil(Overload.default_retry_after)))
     if problem.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
+    if form is not None:
+        return Response(form(problem).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI, max_body_bytes: int, server_returns_id: bool = False) -> None:
-    """Puts a `Guard` before `app`, and makes every error that leaves it a problem."""
+def responder(forms: Mapping[str, Form]) -> Respond:
+    """Answers errors by `respond`, in the form that `forms` has for paths that begin so."""
+
+    def respond_at(error: Exception, request_id: str, path: str) -> Response:
+        form = next((form for prefix, form in forms.items() if path.startswith(prefix)), None)
+        return respond(error, request_id, form)
+
+    return respond_at
+
+
+def install(
+    app: FastAPI, max_body_bytes: int, server_returns_id: bool = False, forms: Mapping[str, Form] | None = None
+) -> None:
+    """Puts a `Guard` before `app`, and makes every error that leaves it a problem, or what `forms` makes of that for
+    paths that begin so."""
+
+    respond_at = responder(forms or {})
 
     async def handle(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", None) or new_request_id()
         request.state.problem_code = describe(error, request_id).code
-        return respond(error, request_id)
+        return respond_at(error, request_id, request.url.path)
 
     for kind in (InputError, ServiceError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
-    app.add_middleware(Guard, max_body_bytes=max_body_bytes, respond=respond, server_returns_id=server_returns_id)
+    app.add_middleware(Guard, max_body_bytes=max_body_bytes, respond=respond_at, server_returns_id=server_returns_id)
 
 
 def presentable(text: str, max_chars: int) -> str:

@@ -125,8 +125,11 @@ class AnswerParameters(Strict):
     geometry: Annotated[
         Literal["gsm", "off"], Field(description="'gsm': with the geometry tokens; 'off': the base model alone")
     ] = "gsm"
-    explain: Annotated[bool, Field(description="what the answer looked at; not in this version")] = False
-    stream: Annotated[bool, Field(description="server-sent events; not in this version")] = False
+    explain: Annotated[bool, Field(description="also where and when the geometry selector looked")] = False
+    stream: Annotated[bool, Field(description="answer with server-sent events: token, …, then answer or error")] = False
+    timeout: Annotated[
+        float | None, Field(gt=0, le=3600, description="seconds; at most, and by default, the service's own deadline")
+    ] = None
 
     @model_validator(mode="after")
     def _question_makes_sense(self) -> Self:
@@ -193,13 +196,9 @@ def refusal(errors: Sequence[Mapping[str, Any]]) -> InputError | ServiceError:
     return Malformed(message, field=field, value=value)
 
 
-def unsupported(parameters: AnswerParameters, video: VideoSource | None = None) -> str | None:
+def unsupported(video: VideoSource) -> str | None:
     """The first field that asks for something which the contract has and this version has not."""
-    if video is not None and video.url is not None:
-        return "video.url"
-    if parameters.explain:
-        return "explain"
-    return "stream" if parameters.stream else None
+    return "video.url" if video.url is not None else None
 
 
 class VideoInfo(Strict):
@@ -219,6 +218,11 @@ class Video(VideoInfo):
     bytes: Annotated[int, Field(ge=0, description="size of the file")]
 
 
+class VideoList(Strict):
+    videos: list[Video]
+    next: Annotated[str | None, Field(description="`after` of the next page; null on the last one")] = None
+
+
 class Choice(Strict):
     letter: Annotated[str, Field(pattern="^[A-Z]$")]
     text: str
@@ -234,6 +238,25 @@ class Usage(Strict):
     completion_tokens: Annotated[int, Field(ge=0)]
 
 
+class Span(Strict):
+    """When a stage worked for a request, waits included: seconds since the request arrived."""
+
+    start: Seconds
+    end: Seconds
+
+
+class Explanation(Strict):
+    """Where the geometry selector looked: the mean attention of the geometry tokens (Q-Former 2, all heads).
+
+    `grid` is [T, R, C]: T moments of two frames each, R rows and C columns of the frame. `attention` is [T][R][C], and
+    all of it adds up to 1. `times` [T]: the middles of the moments.
+    """
+
+    times: Annotated[list[float], Field(description="seconds in the video")]
+    grid: Annotated[list[int], Field(min_length=3, max_length=3)]
+    attention: list[list[list[Probability]]]
+
+
 class Answer(Strict):
     """The response of `POST /v1/answers`."""
 
@@ -244,8 +267,13 @@ class Answer(Strict):
     probabilities: Annotated[dict[str, Probability], Field(description="by letter; empty without options")] = {}
     usage: Usage
     timings: Annotated[dict[str, Seconds], Field(description="each stage's own work", examples=[{"decoder": 0.21}])]
+    spans: Annotated[dict[str, Span], Field(description="of the stages that worked for this answer")] = {}
     cache: Annotated[dict[str, Literal["hit", "miss"]], Field(examples=[{"encoder": "hit"}])]
     video: VideoInfo
+    explanation: Annotated[
+        Explanation | None,
+        Field(description="only when asked for by `explain`", exclude_if=lambda explanation: explanation is None),
+    ] = None
 
 
 class Problem(BaseModel):

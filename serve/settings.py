@@ -73,6 +73,9 @@ class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
     deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
+    allow_flush: Annotated[bool, Field(description="DELETE /v1/caches: who may call it can slow down everybody")] = (
+        False
+    )
 
 
 class Store(Strict):

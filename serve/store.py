@@ -54,6 +54,9 @@ class VideoStore(Protocol):
     def usage(self) -> tuple[int, int]:
         """(videos, bytes) held."""
 
+    def ids(self) -> list[str]:
+        """Of all videos held, sorted. Does not count as a use."""
+
 
 class StoreSettings(Protocol):
     """Where videos live and how many; `max_age_seconds` since the last use."""
@@ -150,6 +153,10 @@ class FileStore:
     def usage(self) -> tuple[int, int]:
         held = self._held()
         return len(held), sum(video.size for video in held)
+
+    def ids(self) -> list[str]:
+        oldest = time.time() - self.max_age
+        return sorted(held.path.rsplit("/", 1)[-1] for held in self._held() if held.used >= oldest)
 
     def evict(self) -> int:
         """Removes what is too old and what is over the limit, and the remains of dead uploads; how many videos went.

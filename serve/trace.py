@@ -1,7 +1,8 @@
-"""What each stage did for a request: its own seconds, and whether its cache had the result.
+"""What each stage did for a request: its own seconds, when that was, and whether its cache had the result.
 
 Traces travel back with results, so that the answer can show where its time went. `seconds` is a stage's own work; the
-time it waited for the stage before it is not in it, so that the stages' seconds may be added up.
+time it waited for the stage before it is not in it, so that the stages' seconds may be added up. Spans, which hold such
+waits, show which stages worked at the same time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from serve.cache import Cached
 V = TypeVar("V")
 
 
+Span = tuple[float, float]
+"""From the first to the last moment of some work, in seconds since 1970, so that other processes can tell."""
+
+
 @dataclass(frozen=True)
 class Work:
+    """`span` None: nothing was done for this request."""
+
     seconds: float
     cache: Literal["hit", "miss"]
+    span: Span | None = field(default=None, compare=False)
 
 
 Trace = dict[str, Work]
@@ -31,14 +39,21 @@ class Stopwatch:
     """Adds up the time inside its `with running()` blocks."""
 
     seconds: float = 0.0
+    span: Span | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        start = time.perf_counter()
+        began, start = time.time(), time.perf_counter()
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.add(seconds, (began, began + seconds))
+
+    def add(self, seconds: float, span: Span | None) -> None:
+        """Work that another watch has measured."""
+        self.seconds += seconds
+        self.span = hull(self.span, span)
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,13 @@ class Made(Generic[V]):
     trace: Trace = field(default_factory=dict)
 
 
+def hull(first: Span | None, second: Span | None) -> Span | None:
+    """The shortest span that holds both."""
+    if first is None or second is None:
+        return first or second
+    return min(first[0], second[0]), max(first[1], second[1])
+
+
 def merge(*traces: Trace) -> Trace:
     """One trace for one request. A stage that appears twice worked for both, and missed if it missed once."""
     merged: Trace = {}
@@ -56,7 +78,8 @@ def merge(*traces: Trace) -> Trace:
         for stage, work in trace.items():
             seen = merged.get(stage, Work(0.0, "hit"))
             missed = "miss" in (seen.cache, work.cache)
-            merged[stage] = Work(seen.seconds + work.seconds, "miss" if missed else "hit")
+            span = hull(seen.span, work.span)
+            merged[stage] = Work(seen.seconds + work.seconds, "miss" if missed else "hit", span)
     return merged
 
 
@@ -79,7 +102,7 @@ class TracedCache(Generic[V]):
             watch = Stopwatch()
             made = await make(watch)
             inner = made.trace.get(self.stage, Work(0.0, "miss"))
-            own = Work(inner.seconds + watch.seconds, inner.cache)
+            own = Work(inner.seconds + watch.seconds, inner.cache, hull(inner.span, watch.span))
             return Made(made.value, {**made.trace, self.stage: own})
 
         made, source = await self._cached.get(key, timed)

@@ -84,9 +84,10 @@ class Engine:
         finally:
             self._leave(job)
 
-    def flush(self) -> None:
-        """Forgets every prefix; those in use, as soon as their requests are through."""
-        self._memory.flush()
+    def flush(self, which: Callable[[str], bool] | None = None) -> None:
+        """Forgets every prefix, or those of the clips `which` names; those in use, as soon as their requests are
+        through."""
+        self._memory.flush(which)
 
     def check_health(self) -> None:
         """Raises when the schedule itself broke down, which no request can repair."""
@@ -298,7 +299,7 @@ class Engine:
             if step.want is not None and outcome is None:
                 self._fail(step.job, FloatingPointError("the decoder gave logits that are not finite"))
                 continue
-            result = step.job.advance(step, outcome, watch.seconds)
+            result = step.job.advance(step, outcome, watch)
             if result is not None:
                 self._leave(step.job)
                 step.job.events.put_nowait(result)
@@ -314,7 +315,7 @@ class Engine:
                 self._fail(job, error)
             return
         if prefix.room is chunk.room:
-            prefix.advance(chunk, watch.seconds)
+            prefix.advance(chunk, watch)
 
     # In the worker's thread.
 

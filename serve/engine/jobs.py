@@ -17,6 +17,7 @@ from serve.engine.requests import Choice, Piece, Request, Result, Text, Token
 from serve.engine.sampling import Draw, Letters, chance
 from serve.engine.transformer import KeysValues, Segment
 from serve.engine.words import Words
+from serve.trace import Stopwatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Job:
         self._tokens: list[Token] = []
         self._said = ""
         self._delivered = 0  # tokens that went out with a piece
-        self._seconds = 0.0
+        self._watch = Stopwatch()
 
     @property
     def suffix_tokens(self) -> int:
@@ -77,9 +78,9 @@ class Job:
         segment = Segment(parts, positions, own, start, self.prefix.room, wanted)
         return Step(self, segment, self._want() if wanted else None)
 
-    def advance(self, step: Step, outcome: Letters | Token | None, seconds: float) -> Result | None:
+    def advance(self, step: Step, outcome: Letters | Token | None, watch: Stopwatch) -> Result | None:
         """The step was passed. Delivers what is certain of the text; returns the result with the last token."""
-        self._seconds += seconds
+        self._watch.add(watch.seconds, watch.span)
         if not self.answering:
             self._fed += step.segment.count
         if isinstance(outcome, Letters):
@@ -141,6 +142,8 @@ class Job:
 
     def _result(self, finish: Literal["choice", "end", "stop", "length"], letters: Letters | None) -> Result:
         prefix = self.prefix
+        if self.source == "miss":
+            self._watch.add(prefix.watch.seconds, prefix.watch.span)
         return Result(
             text=self._said,
             tokens=tuple(self._tokens),
@@ -152,5 +155,6 @@ class Job:
             geometry_tokens=self._geometry_tokens,
             about=prefix.about,
             source=self.source,
-            seconds=self._seconds + (prefix.seconds if self.source == "miss" else 0.0),
+            seconds=self._watch.seconds,
+            span=self._watch.span,
         )

@@ -20,6 +20,7 @@ from models.rope import prompt_positions
 from serve.cache import CacheStats
 from serve.engine.requests import Film
 from serve.engine.transformer import KeysValues, Segment
+from serve.trace import Stopwatch
 
 if TYPE_CHECKING:
     from serve.engine.jobs import Job
@@ -46,7 +47,7 @@ class Prefix:
     next_position: int = 0
     room: KeysValues | None = None
     done: int = 0
-    seconds: float = 0.0
+    watch: Stopwatch = field(default_factory=Stopwatch)
     _positions: Tensor = field(default_factory=lambda: torch.empty(3, 0, dtype=torch.long))
 
     @property
@@ -78,10 +79,10 @@ class Prefix:
         frames = self.film.frames[pair * start : pair * stop]
         return Chunk(() if start else before, frames, self._positions[:, self.done : end], self.room, self.done)
 
-    def advance(self, chunk: Chunk, seconds: float) -> None:
+    def advance(self, chunk: Chunk, watch: Stopwatch) -> None:
         """The chunk is computed. A prefix that is ready needs no frames any more."""
         self.done += chunk.positions.shape[1]
-        self.seconds += seconds
+        self.watch.add(watch.seconds, watch.span)
         if self.ready:
             self.film, self._positions = None, self._positions[:, :0]
 
@@ -147,10 +148,13 @@ class Memory:
         if not prefix.jobs and (prefix in self._flushed or not prefix.ready):
             self._forget(prefix)
 
-    def flush(self) -> None:
-        """Forgets idle prefixes now, the others as soon as their requests are through; new requests find neither."""
-        self._flushed |= dict.fromkeys(self.prefixes.values())
-        self.prefixes.clear()
+    def flush(self, which: Callable[[str], bool] | None = None) -> None:
+        """Forgets idle prefixes now, the others as soon as their requests are through; new requests find neither.
+
+        `which`: whether a clip is to be forgotten; None: all are.
+        """
+        for key in [key for key in self.prefixes if which is None or which(key[0])]:
+            self._flushed[self.prefixes.pop(key)] = None
         for prefix in list(self._flushed):
             self.leave(prefix)
 
@@ -198,7 +202,7 @@ class Memory:
     def _take(self, prefix: Prefix) -> None:
         if prefix.room is not None:
             self.bytes -= prefix.room.nbytes
-        prefix.room, prefix.done, prefix.seconds = None, 0, 0.0
+        prefix.room, prefix.done, prefix.watch = None, 0, Stopwatch()
 
     def _forget(self, prefix: Prefix) -> None:
         self._take(prefix)

@@ -13,6 +13,7 @@ from models.errors import InvalidQuestion, OutOfLimits
 from models.prompt import Prompt
 from models.rope import Grid
 from serve.cache import Source
+from serve.trace import Span
 
 MAX_TEMPERATURE = 2.0
 MAX_STOPS = 16
@@ -111,7 +112,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Result:
-    """`tokens` include the end token. `seconds`: of the passes that this request took part in. `source`: of the prefix.
+    """`tokens` include the end token. `seconds`: of the passes that this request took part in, and the `span` from the
+    first to the last of them. `source`: of the prefix.
 
     With letters: `probabilities` in their order, adding up to 1; `logprobs` where asked for.
     """
@@ -127,6 +129,7 @@ class Result:
     about: object
     source: Source
     seconds: float
+    span: Span | None
 
     @property
     def ids(self) -> list[int]:

@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from models.layout import recognise
-from models.video import VideoFacts
 from serve.api import create_app
-from serve.errors import NotReady, StageLost
-from serve.messages import Ask, Reply
+from serve.errors import StageLost, UnknownVideo
 from serve.settings import Ingress
 from serve.store import FileStore
-from serve.trace import Made
-
-VIDEO = "vid_" + "0" * 64
+from tests.serve.backends import VIDEO, BrokenBackend, SpeakingBackend, client
 
 
-class BrokenBackend:
-    """Never answers, fails to probe, is not ready."""
-
-    def __init__(self) -> None:
-        self.cancelled = asyncio.Event()
-
-    async def answer(self, ask: Ask) -> Made[Reply]:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        raise AssertionError("unreachable")
-
-    async def probe(self, video: str) -> VideoFacts:
-        raise StageLost("frames lost its replica 3 times")
-
-    async def ready(self) -> Sequence[str]:
-        raise NotReady("not ready: decoder", field="stages", value="decoder")
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and data of server-sent events."""
+    blocks = [block.split("\n") for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
-def client(backend: BrokenBackend, store: Path, checkpoint: str = "models/tiny") -> httpx.AsyncClient:
-    settings = Ingress(deadline_seconds=0.2, max_body_bytes=100_000)
-    app = create_app(backend, FileStore(str(store), 1_000_000, 3600), recognise(Path(checkpoint)).model, settings)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test")
+def asked(backend: BrokenBackend, store: Path, **fields: Any) -> httpx.Response:
+    async def post() -> httpx.Response:
+        async with client(backend, store) as http:
+            return await http.post("/v1/answers", json={"video": {"id": VIDEO}, "question": "?", **fields})
+
+    return asyncio.run(post())
 
 
 def test_a_hung_stage_is_cancelled_at_the_deadline_and_answered_504(tmp_path: Path) -> None:
@@ -60,6 +44,109 @@ def test_a_hung_stage_is_cancelled_at_the_deadline_and_answered_504(tmp_path: Pa
     assert response.status_code == 504
     problem = response.json()
     assert (problem["code"], problem["limit"]) == ("deadline_exceeded", 0.2)
+
+
+def test_a_stream_is_tokens_and_then_the_answer(tmp_path: Path) -> None:
+    response = asked(SpeakingBackend(), tmp_path, stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *tokens, (name, answer) = events(response.text)
+    assert tokens == [("token", {"text": "It "}), ("token", {"text": "grows."})]
+    assert (name, answer["text"], answer["cache"]) == ("answer", "It grows.", {"decoder": "miss", "selector": "hit"})
+    assert set(answer["spans"]) == {"decoder"}, "a stage that did nothing has no span"
+    assert answer["spans"]["decoder"]["end"] - answer["spans"]["decoder"]["start"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_what_fails_before_the_first_word_is_an_ordinary_problem(tmp_path: Path) -> None:
+    response = asked(SpeakingBackend(before=UnknownVideo("gone", field="video.id")), tmp_path, stream=True)
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_video")
+    assert response.headers["content-type"].startswith("application/problem+json")
+
+
+def test_what_fails_after_the_first_word_is_an_error_event(tmp_path: Path) -> None:
+    response = asked(SpeakingBackend(after=StageLost("decoder lost its replica 3 times")), tmp_path, stream=True)
+    assert response.status_code == 200
+    assert [name for name, _ in events(response.text)] == ["token", "error"]
+    problem = events(response.text)[-1][1]
+    assert (problem["code"], problem["status"]) == ("stage_lost", 503)
+    assert problem["request_id"] == response.headers["x-request-id"]
+    inside = events(asked(SpeakingBackend(after=RuntimeError("/secret/path")), tmp_path, stream=True).text)[-1][1]
+    assert (inside["code"], "/secret" in str(inside)) == ("internal_error", False)
+
+
+def test_a_stream_that_falls_silent_ends_at_the_deadline_and_ends_the_work(tmp_path: Path) -> None:
+    backend = BrokenBackend()
+    names = [name for name, _ in events(asked(backend, tmp_path, stream=True).text)]
+    assert names == ["token", "token", "error"]
+    assert backend.cancelled.is_set()
+
+
+def test_a_request_may_ask_for_less_time_but_not_for_more(tmp_path: Path) -> None:
+    assert asked(BrokenBackend(), tmp_path, timeout=0.05).json()["limit"] == 0.05
+    assert asked(BrokenBackend(), tmp_path, timeout=9.0).json()["limit"] == 0.2
+
+
+def test_a_drawn_answer_has_a_seed_and_a_certain_one_has_none(tmp_path: Path) -> None:
+    backend = SpeakingBackend()
+    for fields in ({"temperature": 1.0}, {"temperature": 1.0}, {"temperature": 1.0, "seed": 7}, {}):
+        asked(backend, tmp_path, stream=True, **fields)
+    first, second, given, none = (ask.seed for ask in backend.asks)
+    assert first is not None
+    assert first != second
+    assert (given, none) == (7, None)
+
+
+def test_videos_are_listed_by_page_told_of_and_deleted_with_what_was_made_of_them(tmp_path: Path) -> None:
+    async def go() -> None:
+        backend = SpeakingBackend()
+        async with client(backend, tmp_path) as http:
+            ids = []
+            for number in range(5):
+                posted = await http.post("/v1/videos", files={"video": ("x.mp4", b"%d" % number)})
+                ids.append(posted.json()["id"])
+            found, after = [], None
+            while True:
+                page = (await http.get("/v1/videos", params={"limit": 2, **({"after": after} if after else {})})).json()
+                found += [video["id"] for video in page["videos"]]
+                after = page["next"]
+                if after is None:
+                    break
+            assert found == sorted(ids)
+            facts = (await http.get(f"/v1/videos/{ids[0]}")).json()
+            assert (facts["id"], facts["width"], facts["bytes"]) == (ids[0], 64, 1)
+            assert (await http.delete(f"/v1/videos/{ids[0]}")).status_code == 204
+            assert backend.flushed == [ids[0]]
+            for method in ("GET", "DELETE"):
+                gone = await http.request(method, f"/v1/videos/{ids[0]}")
+                assert (gone.status_code, gone.json()["code"]) == (404, "unknown_video")
+            assert (await http.get("/v1/videos", params={"after": "../etc"})).status_code == 400
+            assert (await http.get("/v1/videos/..%2f..%2fetc%2fpasswd")).status_code == 404
+
+    asyncio.run(go())
+
+
+def test_caches_of_all_replicas_are_added_up_in_the_metrics(tmp_path: Path) -> None:
+    async def scrape(backend: BrokenBackend) -> str:
+        async with client(backend, tmp_path) as http:
+            return (await http.get("/metrics")).text
+
+    text = asyncio.run(scrape(SpeakingBackend()))
+    assert 'dsr_cache_hits_total{cache="prefixes",stage="decoder"} 7.0' in text
+    assert 'dsr_cache_bytes{cache="prefixes",stage="decoder"} 130.0' in text
+    alone = asyncio.run(scrape(BrokenBackend()))
+    assert "dsr_requests_total" in alone, "stages that are away do not take the edge's figures with them"
+    assert "dsr_cache_bytes" not in alone
+
+
+def test_caches_are_flushed_only_where_the_settings_permit_it(tmp_path: Path) -> None:
+    async def flush(allow: bool) -> tuple[int, list[str | None]]:
+        backend = BrokenBackend()
+        store, model = FileStore(str(tmp_path), 1_000_000, 3600), recognise(Path("models/tiny")).model
+        app = create_app(backend, store, model, Ingress(allow_flush=allow))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            return (await http.delete("/v1/caches")).status_code, backend.flushed
+
+    assert asyncio.run(flush(True)) == (204, [None])
+    assert asyncio.run(flush(False)) == (400, [])
 
 
 def test_an_overloaded_or_unready_service_says_when_to_come_back(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import guard
 from serve.guard import Guard
-from serve.problems import install, respond
+from serve.problems import install, responder
 
 LIMIT = 1000
 
@@ -27,7 +27,7 @@ class Exchange:
     def __init__(
         self, app: ASGIApp, chunks: list[bytes], headers: dict[str, str] | None = None, **options: Any
     ) -> None:
-        self.guard = Guard(app, LIMIT, respond, **options)
+        self.guard = Guard(app, LIMIT, responder({}), **options)
         self.chunks = list(chunks)
         self.read = 0
         self.sent: list[Message] = []
@@ -133,7 +133,7 @@ def test_requests_without_an_id_get_different_ones_and_leave_the_servers_state_a
         seen.append(scope["state"])
 
     scope: Scope = {"type": "http", "headers": [], "state": shared}
-    asyncio.run(Guard(app, LIMIT, respond)(scope, first._receive, first._send))
+    asyncio.run(Guard(app, LIMIT, responder({}))(scope, first._receive, first._send))
     assert seen[0]["pool"] == 1
     assert shared == {"pool": 1}
 
@@ -241,7 +241,7 @@ def test_what_is_not_http_passes_untouched() -> None:
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
-    asyncio.run(Guard(app, LIMIT, respond)({"type": "lifespan"}, nothing, nothing))
+    asyncio.run(Guard(app, LIMIT, responder({}))({"type": "lifespan"}, nothing, nothing))
     assert seen == [{"type": "lifespan"}]
 
 

@@ -209,7 +209,7 @@ def test_a_bad_video_gets_its_problem_and_is_not_kept(
         ({"video": {"id": "vid_" + "0" * 64}, "question": "?", "frames": 100_000}, 422, None, "frames"),
         ({"video": {}, "question": "?"}, 422, None, None),
         ({"video": {"url": "http://127.0.0.1/x.mp4"}, "question": "?"}, 400, "not_supported", "video.url"),
-        ({"video": {"id": "vid_" + "0" * 64}, "question": "?", "stream": True}, 400, "not_supported", "stream"),
+        ({"video": {"id": "vid_" + "0" * 64}, "question": "?", "stream": True}, 404, "unknown_video", "video.id"),
     ],
 )
 def test_a_bad_request_gets_its_problem(

@@ -1,0 +1,101 @@
+"""Videos over HTTP: taking them in, telling what they are, forgetting them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, BinaryIO, Protocol
+
+from fastapi import Path, Query, Request, Response
+from starlette.datastructures import UploadFile
+
+from models.errors import InputError
+from models.video import VideoFacts
+from serve.errors import Malformed, UnknownVideo
+from serve.keys import VIDEO_ID
+from serve.schemas import Video, VideoInfo, VideoList
+from serve.store import VideoStore
+
+MAX_FORM_FIELDS = 64
+MAX_PAGE = 100
+
+VideoId = Annotated[str, Path(max_length=128, description="as `POST /v1/videos` returned it")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="videos on one page")]
+After = Annotated[str | None, Query(pattern=f"^{VIDEO_ID.pattern}$", description="`next` of the page before")]
+
+
+class VideoBackend(Protocol):
+    """What these routes need of the stages."""
+
+    async def probe(self, video: str) -> VideoFacts: ...
+
+    async def flush(self, video: str | None = None) -> None:
+        """Every stage forgets what it has made of one video, or of all."""
+        ...
+
+
+class Videos:
+    """`keep` and `discarding` are for every route that takes a video in."""
+
+    def __init__(self, backend: VideoBackend, store: VideoStore) -> None:
+        self._backend = backend
+        self._store = store
+
+    async def upload(self, request: Request) -> Video:
+        """Stores a video and tells what it is. Posting the same bytes again gives the same id."""
+        async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
+            file = form.get("video")
+            if not isinstance(file, UploadFile):
+                raise Malformed("the form has no file named video", field="video")
+            video = await self.keep(file.file)
+        async with self.discarding(video, InputError):
+            return await self._video(video)
+
+    async def list(self, limit: Limit = 20, after: After = None) -> VideoList:
+        """The videos that are held, by id, a page at a time."""
+        ids = await asyncio.to_thread(self._store.ids)
+        ids = [video for video in ids if after is None or video > after]
+        found = await asyncio.gather(*(self._if_held(video) for video in ids[:limit]))
+        more = ids[limit - 1] if len(ids) > limit else None
+        return VideoList(videos=[video for video in found if video is not None], next=more)
+
+    async def get(self, video: VideoId) -> Video:
+        """What is known of one video."""
+        return await self._video(video)
+
+    async def delete(self, video: VideoId) -> Response:
+        """Deletes a video, and what the stages remember of it."""
+        await asyncio.to_thread(self._store.delete, video)
+        await self._backend.flush(video)
+        return Response(status_code=204)
+
+    async def keep(self, file: BinaryIO) -> str:
+        return await asyncio.to_thread(self._store.put, file)
+
+    @asynccontextmanager
+    async def discarding(self, video: str, *errors: type[InputError]) -> AsyncIterator[None]:
+        """What turns out to be no video that we answer about does not stay in the store."""
+        try:
+            yield
+        except errors:
+            with suppress(UnknownVideo):  # another request about the same bytes was faster
+                await asyncio.to_thread(self._store.delete, video)
+            raise
+
+    async def _video(self, video: str) -> Video:
+        size = await asyncio.to_thread(self._store.size, video)
+        facts = await self._backend.probe(video)
+        return Video(**described(video, facts, facts.frames).model_dump(), bytes=size)
+
+    async def _if_held(self, video: str) -> Video | None:
+        try:
+            return await self._video(video)
+        except UnknownVideo:  # deleted meanwhile
+            return None
+
+
+def described(video: str, facts: VideoFacts, frames: int) -> VideoInfo:
+    return VideoInfo(
+        id=video, duration=facts.duration, fps=facts.fps, width=facts.width, height=facts.height, frames=frames
+    )
