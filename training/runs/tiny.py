@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_pi3
+from models.checkpoint import load_decoder, load_encoder, load_selector, open_layout
 from models.config import ModelConfig
 from models.rope import Grid
 from training.data.scenes import GROUP, Asked, SceneStore
@@ -44,7 +44,8 @@ class TinyConfig:
     pages has no options. `noise`: most that the true samples are off by in "read", in their own units. `guided`: share
     of the questions whose heads are pointed at their things while looking is learned. `video`: share of the steps, the
     last ones, in which video tokens stand before geometry tokens: they tell this model little, and double its work.
-    `pi3`, `init`: the folders of the runs before this one; "read" needs neither.
+    `pi3`: a π³ or any checkpoint with an encoder; "read" needs none. `init`: what to go on from, the run before this one
+    or a checkpoint; of a checkpoint the heads of the lessons are not kept, so that these start anew.
     """
 
     lesson: str
@@ -111,15 +112,17 @@ class TinyTask:
         if device.type == "cpu":
             # torch's unfused attention computes bfloat16 in float32 there; transformers' own does not.
             self.module.decoder.model.set_attn_implementation("eager")
+        self.fresh_heads = config.init is None or _is_checkpoint(config.init)
         if config.init is not None:
-            self.module.load_state_dict(states.weights(Path(config.init)))
+            kept = self.module.state_dict() if self.fresh_heads else {}
+            self.module.load_state_dict({**kept, **_weights(config.init)})
         self.printer = Printer(self.module.tokenizer)
         self.scene = SceneConfig()
         store = SceneStore(Path(config.cache), self.scene)
         prepared(store, config.groups, True, config.processes)
         self.features = None
         if config.lesson != "read":
-            self.features = Features(load_pi3(Path(config.pi3), str(device)).encoder, store, config.groups * GROUP)
+            self.features = Features(load_encoder(open_layout(config.pi3), str(device)), store, config.groups * GROUP)
         self.by_scene: dict[tuple[int, int], list[Asked]] = {}
         for group in range(config.groups):
             for asked in store.questions(group):
@@ -139,7 +142,7 @@ class TinyTask:
             Rate("language", r"^decoder\.", lr * reads, 0.02),
             Rate("selector", r"^selector\.", selector * looks, 0.02),
             # What others have learned to say or to hear stays as it is.
-            Rate("told", r"^told\.", lr * (lesson == "read" and self.config.init is None), 0.02),
+            Rate("told", r"^told\.", lr * (lesson == "read" and self.fresh_heads), 0.02),
             Rate("reading", r"^reading\.", lr * reads, 0.02),
             Rate("looking", r"^looking\.", selector * looks, 0.02),
         ]
@@ -176,7 +179,7 @@ class TinyTask:
         if self.config.lesson == "answer":
             model = TinyModel(self.module.config, self.module.tokenizer)
             model.load_state_dict(state)
-            exported(directory, model, load_pi3(Path(self.config.pi3)).encoder, manifest)
+            exported(directory, model, load_encoder(open_layout(self.config.pi3)), manifest)
 
     def _has_video(self, step: int) -> bool:
         return step >= (1 - self.config.video) * self.config.loop.steps
@@ -242,6 +245,19 @@ class TinyTask:
         if self.features is None:
             raise ValueError(f"the lesson {self.config.lesson!r} looks at no clips")
         return self.features
+
+
+def _is_checkpoint(init: str) -> bool:
+    return (Path(init) / "config.json").is_file()
+
+
+def _weights(init: str) -> Mapping[str, Tensor]:
+    """The module's state; of a checkpoint, decoder and selector alone."""
+    if not _is_checkpoint(init):
+        return states.weights(Path(init))
+    layout = open_layout(init)
+    parts = {"decoder.model.": load_decoder(layout).model, "selector.": load_selector(layout)}
+    return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
 
 
 def _sights(asked: Sequence[Asked]) -> looking.Sights:
