@@ -1,4 +1,4 @@
-"""The real service on loopback: Ray Serve, every stage with the embedded checkpoint, real encoded videos."""
+"""The real service on loopback: real encoded videos, the answers of the model in this process, and lost replicas."""
 
 from __future__ import annotations
 
@@ -9,90 +9,22 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from models.video import Clip
+pytest.importorskip("ray")
+
+from ray import serve
+
+from models.video import Clip, Sampling, read
 from models.vlm import VisionLanguageModel
 from tests.clips import make_clip
 from tests.processes import replicas
-
-ray = pytest.importorskip("ray")
-
-from ray import serve  # noqa: E402
-
-from serve.local import read_settings, running, wait_until_ready  # noqa: E402
-
-QUESTION = "How does the distance between the white square and the camera change?"
-OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
-TINY = "models/tiny"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def held(store: Path) -> set[str]:
-    """Every file of the store, uploads under way included."""
-    return {path.name for path in store.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def service(store: Path) -> Iterator[httpx.Client]:
-    """The laptop's settings, but with two selectors, a store of its own and a small body limit."""
-    settings = read_settings(Path("deploy/serve-local.yaml"), store={"url": str(store), "max_bytes": 50_000_000})
-    settings = settings.model_copy(
-        update={
-            "selector": settings.selector.model_copy(update={"replicas": 2}),
-            "ingress": settings.ingress.model_copy(update={"max_body_bytes": 3_000_000}),
-        }
-    )
-    with running(settings, free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:
-        wait_until_ready(url)
-        yield client
-
-
-@pytest.fixture(scope="module")
-def model() -> VisionLanguageModel:
-    return VisionLanguageModel.load(TINY)
-
-
-def ask_by_form(service: httpx.Client, video: bytes, **fields: Any) -> httpx.Response:
-    data = {"question": QUESTION, "options": OPTIONS, **fields}
-    return service.post("/v1/answers", data=data, files={"video": ("clip.mp4", video)})
-
-
-def ask_by_id(service: httpx.Client, video: str, **fields: Any) -> httpx.Response:
-    return service.post(
-        "/v1/answers", json={"video": {"id": video}, "question": QUESTION, "options": OPTIONS, **fields}
-    )
-
-
-def in_process(model: VisionLanguageModel, video: bytes, question: str = QUESTION, **how: Any) -> dict[str, float]:
-    from models.video import read
-
-    answer = model.answer(read(video, model.sampling), question, OPTIONS, **how)
-    assert answer.probabilities is not None
-    return answer.probabilities
-
-
-def assert_same(got: dict[str, float], expected: dict[str, float]) -> None:
-    # The same float32 computation, in another process and with another number of threads: rounding only.
-    assert got.keys() == expected.keys()
-    assert max(abs(got[letter] - expected[letter]) for letter in got) < 1e-4
+from tests.serve.service.asking import OPTIONS, QUESTION, ask_by_form, ask_by_id, assert_same, held, in_process
 
 
 def test_answer_by_form_equals_the_answer_in_process(service: httpx.Client, model: VisionLanguageModel) -> None:
@@ -133,8 +65,6 @@ def test_second_question_by_id_touches_only_selector_and_decoder(
 
 
 def test_other_sampling_of_a_cached_clip_is_another_clip(service: httpx.Client, model: VisionLanguageModel) -> None:
-    from models.video import Sampling, read
-
     video = make_clip(None, seconds=2, fps=12, size=(224, 224))
     full = ask_by_form(service, video).json()
     few = ask_by_form(service, video, frames=4).json()
@@ -148,8 +78,6 @@ def test_other_sampling_of_a_cached_clip_is_another_clip(service: httpx.Client, 
 def test_free_text_and_geometry_off_equal_the_model_in_process(
     service: httpx.Client, model: VisionLanguageModel
 ) -> None:
-    from models.video import read
-
     video = make_clip(None, seconds=1, fps=10, size=(224, 168))
     clip: Clip = read(video, model.sampling)
     encoded = base64.b64encode(video).decode()

@@ -1,0 +1,47 @@
+"""The real service on loopback, once for all tests of it: Ray Serve, every stage with the embedded checkpoint."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.vlm import VisionLanguageModel
+from tests.serve.service.asking import TINY
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="package")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="package")
+def service(store: Path) -> Iterator[httpx.Client]:
+    """The laptop's settings, but with two selectors, a store of its own and a small body limit."""
+    pytest.importorskip("ray")
+    from serve.local import read_settings, running, wait_until_ready
+
+    settings = read_settings(Path("deploy/serve-local.yaml"), store={"url": str(store), "max_bytes": 50_000_000})
+    settings = settings.model_copy(
+        update={
+            "selector": settings.selector.model_copy(update={"replicas": 2}),
+            "ingress": settings.ingress.model_copy(update={"max_body_bytes": 3_000_000}),
+        }
+    )
+    with running(settings, free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:
+        wait_until_ready(url)
+        yield client
+
+
+@pytest.fixture(scope="package")
+def model() -> VisionLanguageModel:
+    return VisionLanguageModel.load(TINY)
