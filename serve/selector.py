@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from ray.serve.handle import DeploymentHandle
-from torch import Tensor
 
 from models import checkpoint
 from models.rope import Grid
+from models.selector import Memory
 from serve.calls import call
 from serve.encoder import Features
 from serve.keys import ClipKey
@@ -17,14 +15,6 @@ from serve.settings import SelectorStage
 from serve.tensors import PackedTensor, pack, unpack
 from serve.trace import Made, Stopwatch, TracedCache
 from serve.worker import TorchWorker
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A clip's geometry memory [M, D], on this replica's device: what every question about the clip starts from."""
-
-    tokens: Tensor
-    grid: Grid
 
 
 class Selector:
@@ -36,7 +26,7 @@ class Selector:
         layout = checkpoint.open_layout(location)
         self._selector = checkpoint.load_selector(layout, settings.device, self._worker.dtype)
         self._embeddings = checkpoint.load_embeddings(layout)
-        self._memories: TracedCache[Memory] = TracedCache("selector", settings.cache_bytes, lambda m: m.tokens.nbytes)
+        self._memories: TracedCache[Memory] = TracedCache("selector", settings.cache_bytes, lambda m: m.nbytes)
         self._tokens: TracedCache[PackedTensor] = TracedCache(
             "selector", settings.token_cache_bytes, lambda tokens: tokens.nbytes
         )
@@ -63,16 +53,16 @@ class Selector:
 
     def _merge(self, features: Features) -> Memory:
         tokens = unpack(features.tokens, self._worker.device).to(self._worker.dtype)
-        return Memory(self._selector.remember(tokens, features.grid), features.grid)
+        return self._selector.project(self._selector.remember(tokens, features.grid), features.grid)
 
     def _select(self, text_ids: tuple[int, ...], memory: Memory) -> PackedTensor:
         text = self._embeddings[list(text_ids)].to(self._worker.device, self._worker.dtype)
-        return pack(self._selector.select([text], [memory.tokens], [memory.grid]).tokens[0])
+        return pack(self._selector.select([text], [memory]).tokens[0])
 
     def _self_test(self) -> None:
-        memory = Memory(torch.zeros(1, self._selector.config.hidden_size), Grid(1, 1, 1, 1.0))
         with torch.inference_mode():
-            memory = Memory(memory.tokens.to(self._worker.device, self._worker.dtype), memory.grid)
+            nothing = torch.zeros(1, self._selector.config.hidden_size, device=self._worker.device)
+            memory = self._selector.project(nothing.to(self._worker.dtype), Grid(1, 1, 1, 1.0))
             tokens = unpack(self._select((0,), memory))
         if not tokens.isfinite().all():
             raise RuntimeError("the selector's self-test gave non-finite tokens")
