@@ -94,15 +94,15 @@ def _gsm(layout: Layout, inputs: Mapping[str, Tensor], expected: Mapping[str, Te
     text = decoder.embed(prompt.text_ids)
 
     features = encoder(frames)
-    memory = selector.remember(features, grid)
-    geometry = selector.select([text], [memory], [grid]).tokens[0]
+    merged = selector.remember(features, grid)
+    geometry = selector.select([text], [selector.project(merged, grid)]).tokens[0]
     video = decoder.see(frames)
     composed = decoder.compose(prompt, grid, video, geometry)
     [generated] = decoder.generate([composed], max_tokens=len(expected["generated_ids"]))
     return {
         "pixel_values_videos": pixels,
         "geometry_patch_tokens": features,
-        "merged_geometry": memory,
+        "merged_geometry": merged,
         "question_queries": selector.ask([text])[0],
         "geometry_tokens": geometry,
         "video_and_geometry_embeds": torch.cat([video, geometry]),

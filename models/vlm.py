@@ -100,8 +100,9 @@ class VisionLanguageModel:
         """
         if self.encoder is None or self.selector is None:
             raise ValueError(f"{self.config.name} has neither encoder nor selector")
-        memory = self.selector.remember(self.encoder(frames.to(self.decoder.model.device)), grid)
-        return self.selector.select([self.decoder.embed(prompt.text_ids)], [memory], [grid], attention)
+        geometry = self.selector.remember(self.encoder(frames.to(self.decoder.model.device)), grid)
+        memory = self.selector.project(geometry, grid)
+        return self.selector.select([self.decoder.embed(prompt.text_ids)], [memory], attention)
 
 
 def choice_answer(probabilities: Tensor, prompt_tokens: int) -> Answer:

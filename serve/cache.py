@@ -93,6 +93,10 @@ class ByteLRU(Generic[K, V]):
             self._bytes -= entry[1]
         return entry is not None
 
+    def drop_where(self, predicate: Callable[[K], bool]) -> int:
+        """Forgets the entries whose key the predicate wants; how many these were. Not evictions."""
+        return sum(self.drop(key) for key in [key for key in self._entries if predicate(key)])
+
     def flush(self) -> None:
         """Forgets all entries; the counters stay."""
         self._entries.clear()
@@ -131,12 +135,17 @@ class SingleFlight(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._flights)
 
-    async def run(self, key: K, make: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
-        """The value, and whether the computation was already under way. Raises what `make` raises."""
+    async def run(
+        self, key: K, make: Callable[[], Awaitable[V]], keep: Callable[[K, V], object] | None = None
+    ) -> tuple[V, bool]:
+        """The value, and whether the computation was already under way. Raises what `make` raises.
+
+        `keep` gets key and value of a computation that nobody wanted forgotten, before anyone can start it again.
+        """
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
-            flight = self._start(key, make)
+            flight = self._start(key, make, keep)
         flight.waiters += 1
         try:
             # Unlike `await task`, a cancelled wait leaves the task running.
@@ -148,14 +157,19 @@ class SingleFlight(Generic[K, V]):
                 self._land(key, flight)
                 flight.task.cancel()
 
-    def forget(self) -> None:
-        """From now on nobody joins what is under way; those who wait still get it."""
-        self._flights.clear()
+    def forget(self, predicate: Callable[[K], bool] | None = None) -> None:
+        """From now on nobody joins what is under way (for a key that the predicate wants); those who wait still get
+        it."""
+        for key in [key for key in self._flights if predicate is None or predicate(key)]:
+            del self._flights[key]
 
-    def _start(self, key: K, make: Callable[[], Awaitable[V]]) -> _Flight[V]:
+    def _start(self, key: K, make: Callable[[], Awaitable[V]], keep: Callable[[K, V], object] | None) -> _Flight[V]:
         async def compute() -> V:
             try:
-                return await make()
+                value = await make()
+                if keep is not None and self._flights.get(key) is flight:
+                    keep(key, value)
+                return value
             finally:
                 self._land(key, flight)
 
@@ -183,28 +197,30 @@ class Cached(Generic[K, V]):
     def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
         self._lru: ByteLRU[K, V] = ByteLRU(max_bytes, size_of)
         self._flights: SingleFlight[K, V] = SingleFlight()
-        self._epoch = 0
+
+    def __contains__(self, key: K) -> bool:
+        """Whether the value is kept. Neither counts nor refreshes it."""
+        return key in self._lru
 
     async def get(self, key: K, make: Callable[[], Awaitable[V]]) -> tuple[V, Source]:
         """The value of `key`, made by `make` when it is neither cached nor under way. A failure is not cached."""
         value = self._lru.get(key, _ABSENT)
         if value is not _ABSENT:
             return value, "hit"
-        value, joined = await self._flights.run(key, lambda: self._compute(key, make))
+        value, joined = await self._flights.run(key, make, self._lru.put)
         return value, "joined" if joined else "miss"
 
     def flush(self) -> None:
         """Forgets every value, also those that are being computed: who waits for one gets it, but it is not kept."""
-        self._epoch += 1
         self._flights.forget()
         self._lru.flush()
+
+    def drop_where(self, predicate: Callable[[K], bool]) -> None:
+        """The same for the values whose key the predicate wants."""
+        self._flights.forget(predicate)
+        self._lru.drop_where(predicate)
 
     @property
     def stats(self) -> CacheStats:
         """A caller that joined counts as a miss."""
         return self._lru.stats
-
-    async def _compute(self, key: K, make: Callable[[], Awaitable[V]]) -> V:
-        epoch = self._epoch
-        value = await make()
-        return self._lru.put(key, value) if epoch == self._epoch else value

@@ -9,7 +9,8 @@ import numpy as np
 
 from models import video
 from models.video import Clip, Sampling, VideoFacts
-from serve.keys import ClipKey
+from serve.cache import CacheStats
+from serve.keys import ClipKey, prefix_of
 from serve.settings import FramesStage, Store
 from serve.store import open_store
 from serve.trace import Made, Stopwatch, TracedCache
@@ -36,6 +37,13 @@ class Frames:
     async def probe(self, video_id: str) -> VideoFacts:
         """Facts of a stored video, from its container; refuses what `get` would refuse before decoding."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._probe, video_id)
+
+    async def flush(self, video: str | None = None) -> None:
+        """Forgets every clip, or those of one video."""
+        self._clips.flush(prefix_of(video))
+
+    def stats(self) -> dict[str, CacheStats]:
+        return {"frames": self._clips.stats}
 
     def ready(self) -> bool:
         return True

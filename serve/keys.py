@@ -24,6 +24,11 @@ def is_video_id(text: str) -> bool:
     return VIDEO_ID.fullmatch(text) is not None
 
 
+def prefix_of(video: str | None) -> str:
+    """What the text form of every clip of this video starts with; of every video when it is None."""
+    return "" if video is None else f"{video}{_SEPARATOR}"
+
+
 @dataclass(frozen=True, order=True)
 class ClipKey:
     """One clip: a video's id and how its frames are chosen (the text that `models.video.Sampling.key()` gives).

@@ -55,7 +55,36 @@ class FramesStage(Stage):
     limits: Limits = Limits()
 
 
-class SelectorStage(ModelStage):
+class BatchedStage(ModelStage):
+    """A stage that works on all together that came while it was busy."""
+
+    linger_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.1,
+            description="how long an idle stage waits for company; it may pay on a GPU, where a pass over a few costs "
+            "hardly more than over one; at most a tenth of a second, beyond which a person notices",
+        ),
+    ] = 0
+
+
+class EncoderStage(BatchedStage):
+    batch_patches: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_048_576,
+            description="patches (14 x 14 px of a frame) that clips of one size may have together to share a forward "
+            "pass; a larger clip goes alone. 8192 fill the caches of a CPU",
+        ),
+    ] = 8_192
+
+
+class SelectorStage(BatchedStage):
+    batch_questions: Annotated[
+        int, Field(ge=1, le=256, description="questions of one forward pass; beyond max_ongoing there are never more")
+    ] = 16
     token_cache_bytes: Annotated[int, Field(ge=0, description="bound of the geometry tokens' cache")] = 64 * MiB
 
 
@@ -99,7 +128,7 @@ class Settings(Strict):
     )
     store: Store = Store()
     frames: FramesStage = FramesStage()
-    encoder: ModelStage = ModelStage()
+    encoder: EncoderStage = EncoderStage()
     selector: SelectorStage = SelectorStage()
     decoder: DecoderStage = DecoderStage()
     ingress: Ingress = Ingress()

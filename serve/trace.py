@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from serve.cache import Cached
+from serve.cache import Cached, CacheStats
 
 V = TypeVar("V")
 
@@ -89,6 +89,18 @@ class TracedCache(Generic[V]):
     def __init__(self, stage: str, max_bytes: int, size_of: Callable[[V], int]) -> None:
         self.stage = stage
         self._cached: Cached[str, Made[V]] = Cached(max_bytes, size_of=lambda made: size_of(made.value))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._cached
+
+    def flush(self, prefix: str = "") -> None:
+        """Forgets what is kept under keys that start with `prefix`. What is being computed for one still reaches those
+        who wait for it, but it is not kept."""
+        self._cached.drop_where(lambda key: key.startswith(prefix))
+
+    @property
+    def stats(self) -> CacheStats:
+        return self._cached.stats
 
     async def get(self, key: str, make: Callable[[Stopwatch], Awaitable[Made[V]]]) -> Made[V]:
         """The kept result, or the one that `make` computes; `make` runs once for all who wait.

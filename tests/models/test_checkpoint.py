@@ -49,7 +49,7 @@ def computed(decoder: Decoder, encoder: ImageEncoder, selector: Selector) -> lis
     """Something that every weight of the three stages takes part in."""
     grid = Grid(2, 2, 3, seconds_per_time=1.0)
     features, video, text = encoder(frames()), decoder.see(frames()), decoder.embed(range(9))
-    tokens = selector.select([text], [selector.remember(features, grid)], [grid]).tokens[0]
+    tokens = selector.select([text], [selector.project(selector.remember(features, grid), grid)]).tokens[0]
     logits = decoder.model(inputs_embeds=torch.cat([video, tokens, text])[None]).logits
     return [features, tokens, logits]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.config import SelectorConfig
 from models.rope import Grid, grid_positions
-from models.selector import Merger, Selection, Selector
+from models.selector import Memory, Merger, Selection, Selector
 
 CONFIG = SelectorConfig(
     hidden_size=64, intermediate_size=80, num_attention_heads=4, num_key_value_heads=2, feature_size=8,
@@ -54,9 +54,13 @@ def deviation(ours: Tensor, expected: Tensor) -> float:
     return float((ours - expected).abs().max() / expected.abs().max())
 
 
+def memory_of(selector: Selector, grid: Grid, seed: int = 1) -> Memory:
+    return selector.project(selector.remember(features_of(grid, seed), grid), grid)
+
+
 def select(selector: Selector, grids: list[Grid], lengths: list[int], attention: bool = False) -> Selection:
-    memories = [selector.remember(features_of(grid), grid) for grid in grids]
-    return selector.select([text_of(length) for length in lengths], memories, grids, attention)
+    memories = [memory_of(selector, grid) for grid in grids]
+    return selector.select([text_of(length) for length in lengths], memories, attention)
 
 
 def test_a_pair_does_not_depend_on_its_neighbours(selector: Selector) -> None:
@@ -104,11 +108,11 @@ def turn(x: Tensor, positions: Tensor) -> Tensor:
 def test_tokens_and_attention_are_those_of_the_formula(selector: Selector) -> None:
     """Head by head in float64: each pair of query heads shares one head of keys and values."""
     grid, size = GRIDS[1], CONFIG.head_size
-    memory = selector.remember(features_of(grid), grid)
+    geometry = selector.remember(features_of(grid), grid)
     queries = selector.ask([text_of(4)])[0].double()
     exact = randomised(CONFIG).double()
     former = exact.q_former_2
-    x, target = former.norm1(queries), former.norm1(memory.double())
+    x, target = former.norm1(queries), former.norm1(geometry.double())
     q, k, v = (
         layer(of).split(size, dim=1)
         for layer, of in ((former.attn.q_proj, x), (former.attn.k_proj, target), (former.attn.v_proj, target))
@@ -118,7 +122,7 @@ def test_tokens_and_attention_are_those_of_the_formula(selector: Selector) -> No
     seen = torch.cat([heads[n] @ v[n // 2] for n in range(4)], dim=1)
     out = queries + former.attn.o_proj(seen)
     expected = exact.norm(out + former.mlp(former.norm2(out)))
-    selection = selector.select([text_of(4)], [memory], [grid], attention=True)
+    selection = selector.select([text_of(4)], [selector.project(geometry, grid)], attention=True)
     assert selection.attention is not None
     assert deviation(selection.attention[0].double(), torch.stack(heads).mean(dim=0)) < FLOAT32
     assert deviation(selection.tokens[0].double(), expected) < FLOAT32
@@ -127,9 +131,9 @@ def test_tokens_and_attention_are_those_of_the_formula(selector: Selector) -> No
 
 def test_geometry_depends_on_the_question_and_on_the_clip(selector: Selector) -> None:
     grid = GRIDS[0]
-    first, second = (selector.remember(features_of(grid, seed), grid) for seed in (1, 2))
+    first, second = (memory_of(selector, grid, seed) for seed in (1, 2))
     ask, other = text_of(7), text_of(7).flip(0)
-    tokens = selector.select([ask, other, ask], [first, first, second], [grid] * 3).tokens
+    tokens = selector.select([ask, other, ask], [first, first, second]).tokens
     assert (tokens[0] - tokens[1]).abs().max() > 0.01
     assert (tokens[0] - tokens[2]).abs().max() > 0.01
 
@@ -137,9 +141,34 @@ def test_geometry_depends_on_the_question_and_on_the_clip(selector: Selector) ->
 def test_geometry_depends_on_the_time_between_frames(selector: Selector) -> None:
     """The same features at another pace are another motion."""
     slow, fast = Grid(4, 1, 1, seconds_per_time=5.0), Grid(4, 1, 1, seconds_per_time=0.5)
-    memory = selector.remember(features_of(slow), slow)
-    tokens = selector.select([text_of(3)] * 2, [memory] * 2, [slow, fast]).tokens
+    geometry = selector.remember(features_of(slow), slow)
+    memories = [selector.project(geometry, grid) for grid in (slow, fast)]
+    tokens = selector.select([text_of(3)] * 2, memories).tokens
     assert (tokens[0] - tokens[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_the_memory_of_a_clips_beginning_is_that_of_a_clip_that_ends_there(selector: Selector, times: int) -> None:
+    whole = Grid(4, 2, 3, seconds_per_time=0.7)
+    part = Grid(times, 2, 3, seconds_per_time=0.7)
+    ended = selector.project(selector.remember(features_of(whole)[: 2 * times], part), part)
+    begun = memory_of(selector, whole).until(times)
+    assert begun.grid == part
+    assert deviation(begun.keys, ended.keys) < FLOAT32
+    assert deviation(begun.values, ended.values) < FLOAT32
+
+
+def test_a_memory_holds_the_shared_heads_alone(selector: Selector) -> None:
+    """Two heads of 16 for keys and as many for values: at 7B 1,024 numbers a token in place of a width of 3,584."""
+    memory = memory_of(selector, GRIDS[1])
+    assert memory.keys.shape == memory.values.shape == (2, GRIDS[1].size, 16)
+    assert memory.nbytes == 4 * (2 * 2 * 16) * GRIDS[1].size
+
+
+def test_geometry_of_another_grid_is_refused(selector: Selector) -> None:
+    geometry = selector.remember(features_of(GRIDS[0]), GRIDS[0])
+    with pytest.raises(ValueError, match=r"geometry is \(12, 64\); a clip of Grid\(times=1.*\) has \(2, 64\)"):
+        selector.project(geometry, GRIDS[2])
 
 
 @pytest.mark.parametrize(
@@ -186,9 +215,9 @@ def test_merger_joins_frame_then_row_then_column() -> None:
 def test_bfloat16_stays_near_float32(selector: Selector) -> None:
     exact = select(selector, GRIDS, LENGTHS, attention=True)
     rounded = randomised(CONFIG).to(torch.bfloat16)
-    memories = [rounded.remember(features_of(grid).bfloat16(), grid) for grid in GRIDS]
+    memories = [rounded.project(rounded.remember(features_of(grid).bfloat16(), grid), grid) for grid in GRIDS]
     text = [text_of(length).bfloat16() for length in LENGTHS]
-    close = rounded.select(text, memories, GRIDS, attention=True)
+    close = rounded.select(text, memories, attention=True)
     assert close.tokens.dtype == torch.bfloat16
     assert close.attention is not None
     assert exact.attention is not None

@@ -78,7 +78,9 @@ def test_an_lru_agrees_with_a_plain_model_of_itself_and_never_exceeds_its_budget
     for _ in range(2000):
         key, value = rng.randrange(12), rng.randrange(30)
         known = dict(model)
-        match rng.choice(["get", "get", "put", "put", "drop", "flush"] if rng.random() < 0.1 else ["get", "put"]):
+        match rng.choice(
+            ["get", "get", "put", "put", "drop", "drop_where", "flush"] if rng.random() < 0.1 else ["get", "put"]
+        ):
             case "get":
                 assert lru.get(key) == known.get(key)
                 hits, misses = hits + (key in known), misses + (key not in known)
@@ -96,6 +98,9 @@ def test_an_lru_agrees_with_a_plain_model_of_itself_and_never_exceeds_its_budget
             case "drop":
                 assert lru.drop(key) == (key in known)
                 model = [entry for entry in model if entry[0] != key]
+            case "drop_where":
+                assert lru.drop_where(lambda key: key % 3 == 0) == sum(key % 3 == 0 for key in known)
+                model = [entry for entry in model if entry[0] % 3]
             case "flush":
                 lru.flush()
                 model = []
@@ -299,6 +304,45 @@ def test_a_flush_forgets_what_is_under_way_but_its_waiters_get_it() -> None:
         old.go.set()
         assert await waiter == ("old", "miss")
         assert await cache.get("key", new) == ("new", "hit")
+
+    run(scenario())
+
+
+def test_some_keys_can_be_forgotten_and_what_is_under_way_for_the_others_is_kept() -> None:
+    async def scenario() -> None:
+        cache, make, again = strings(), Maker("value"), Maker("again")
+        again.go.set()
+        await cache.get("a/kept", again)
+        await cache.get("b/kept", again)
+        waiters = [asyncio.create_task(cache.get(key, make)) for key in ("a/under way", "b/under way")]
+        await until_waiting(waiters)
+        cache.drop_where(lambda key: key.startswith("a/"))
+        make.go.set()
+        assert await asyncio.gather(*waiters) == [("value", "miss")] * 2
+        assert [key in cache for key in ("a/kept", "a/under way", "b/kept", "b/under way")] == [
+            False,
+            False,
+            True,
+            True,
+        ]
+
+    run(scenario())
+
+
+def test_a_forgotten_computation_does_not_replace_what_came_after_it() -> None:
+    async def scenario() -> None:
+        cache, old, new = strings(), Maker("old"), Maker("new")
+        waiter = asyncio.create_task(cache.get("key", old))
+        await until_waiting([waiter])
+        cache.drop_where(lambda key: key == "key")
+        later = asyncio.create_task(cache.get("key", new))
+        await until_waiting([later])
+        old.go.set()
+        assert await waiter == ("old", "miss")
+        assert "key" not in cache
+        new.go.set()
+        assert await later == ("new", "miss")
+        assert await cache.get("key", old) == ("new", "hit")
 
     run(scenario())
 

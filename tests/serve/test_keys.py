@@ -6,7 +6,7 @@ import random
 import pytest
 
 from models.video import Sampling
-from serve.keys import ClipKey, is_video_id, video_id
+from serve.keys import ClipKey, is_video_id, prefix_of, video_id
 
 VIDEO = video_id(hashlib.sha256(b"a video").hexdigest())
 
@@ -15,6 +15,13 @@ def test_a_key_survives_its_text_form() -> None:
     key = ClipKey(VIDEO, "n32_p3136-230400_m28_t2")
     assert ClipKey.parse(str(key)) == key
     assert str(key) == f"{VIDEO}/n32_p3136-230400_m28_t2"
+
+
+def test_the_prefix_of_a_video_is_that_of_its_clips_alone() -> None:
+    other = video_id(hashlib.sha256(b"another video").hexdigest())
+    texts = [str(ClipKey(video, sampling)) for video in (VIDEO, other) for sampling in ("n4", "n32")]
+    assert [text.startswith(prefix_of(VIDEO)) for text in texts] == [True, True, False, False]
+    assert all(text.startswith(prefix_of(None)) for text in texts)
 
 
 def test_keys_sort_like_their_text() -> None:

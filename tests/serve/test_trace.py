@@ -56,6 +56,21 @@ def test_an_inner_cache_of_the_same_stage_decides_between_hit_and_miss() -> None
     assert result.trace == {"encoder": Work(2.5, "hit")}
 
 
+def test_a_flush_by_prefix_leaves_the_other_keys() -> None:
+    async def scenario() -> list[bool]:
+        kept = cache()
+        for key in ("a/1", "a/2", "ab/1"):
+            await kept.get(key, made)
+        kept.flush("a/")
+        left = [key in kept for key in ("a/1", "a/2", "ab/1")]
+        assert kept.stats.entries == 1
+        kept.flush()
+        assert kept.stats.entries == 0
+        return left
+
+    assert asyncio.run(scenario()) == [False, False, True]
+
+
 def test_a_stopwatch_adds_up_its_blocks_even_when_one_fails() -> None:
     watch = Stopwatch()
     with pytest.raises(ZeroDivisionError), watch.running():

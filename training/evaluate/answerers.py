@@ -16,6 +16,7 @@ from models.checkpoint import open_layout
 from models.errors import InputError
 from models.prompt import Prompt, build_prompt, letter_ids
 from models.rope import Grid
+from models.selector import Memory
 from models.video import Sampling, read
 from models.vlm import VisionLanguageModel, clip_frames, clip_grid
 from training.data.seen import View
@@ -75,10 +76,10 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class Looked:
-    """Video tokens [V, D], geometry memory [M, D] and grid of a view."""
+    """Video tokens [V, D], the selector's memory and the grid of a view."""
 
     video: Tensor
-    memory: Tensor | None
+    memory: Memory | None
     grid: Grid
 
 
@@ -134,7 +135,7 @@ class InProcess:
             looked = [self._looked(view) for place in with_it if (view := jobs[place].geometry)]
             text = [self._vlm.decoder.embed(prompts[place].text_ids) for place in with_it]
             memories = [one.memory for one in looked if one.memory is not None]
-            tokens = selector.select(text, memories, [one.grid for one in looked]).tokens
+            tokens = selector.select(text, memories).tokens
             found = dict(zip(with_it, tokens, strict=True))
         return [found.get(place) for place in range(len(jobs))]
 
@@ -145,7 +146,7 @@ class InProcess:
         pictures, grid = clip_frames(clip), clip_grid(clip)
         memory = None
         if vlm.encoder is not None and vlm.selector is not None:
-            memory = vlm.selector.remember(vlm.encoder(pictures), grid)
+            memory = vlm.selector.project(vlm.selector.remember(vlm.encoder(pictures), grid), grid)
         return Looked(vlm.decoder.see(pictures), memory, grid)
 
 

@@ -77,15 +77,11 @@ def overhearing(selector: Selector, sights: Sights | None = None, guided: float 
     attn, heard = selector.q_former_2.attn, list[Overheard]()
 
     def listen(
-        x: Tensor, target: Tensor, x_angles: Angles, target_angles: Angles, mask: Tensor, weights: bool
+        x: Tensor, angles: Angles, keys: Tensor, values: Tensor, mask: Tensor, weights: bool
     ) -> tuple[Tensor, None]:
         size = selector.config.head_size
-        q = rotate(rearrange(attn.q_proj(x), "b q (n e) -> b n q e", e=size), *x_angles)
-        k = rotate(rearrange(attn.k_proj(target), "b m (k e) -> b k m e", e=size), *target_angles)
-        k, v = (
-            repeat(one, "b k m e -> b (k g) m e", g=q.shape[1] // k.shape[1])
-            for one in (k, rearrange(attn.v_proj(target), "b m (k e) -> b k m e", e=size))
-        )
+        q = rotate(rearrange(attn.q_proj(x), "b q (n e) -> b n q e", e=size), *angles)
+        k, v = (repeat(one, "b k m e -> b (k g) m e", g=q.shape[1] // one.shape[1]) for one in (keys, values))
         scores = (q @ k.transpose(-1, -2)).float() / size**0.5
         scores = scores.masked_fill(~rearrange(mask, "b m -> b 1 1 m"), NOWHERE).log_softmax(dim=-1)
         heard.append(Overheard(x, scores))

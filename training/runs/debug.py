@@ -48,9 +48,8 @@ class Patterns(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """[B, F, P, C] features -> [B, patterns]."""
-        memories = [self.selector.remember(clip, GRID) for clip in clips]
-        count = len(clips)
-        chosen = self.selector.select([self.asked] * count, memories, [GRID] * count)
+        memories = [self.selector.project(self.selector.remember(clip, GRID), GRID) for clip in clips]
+        chosen = self.selector.select([self.asked] * len(clips), memories)
         return self.read(chosen.tokens.mean(dim=1))
 
 
@@ -77,7 +76,8 @@ class DebugTask:
         return self.loss(self._made(-1, range(64))).metrics
 
     def blocks(self) -> Sequence[nn.Module]:
-        return [self.module.selector.q_former_1, self.module.selector.q_former_2]
+        """Not the Q-Formers whole: `project` calls a part of them, for which FSDP would not gather it."""
+        return [self.module.selector.q_former_1.mlp, self.module.selector.q_former_2.mlp]
 
     def export(self, directory: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -182,8 +182,8 @@ class DsrTask:
         prompt = build_prompt(self.tokenizer, record.question, record.options)
         with torch.no_grad():
             features = self.encoder(frames)
-        memory = selector.remember(features.to(decoder.embeddings.dtype), grid)
-        geometry = selector.select([decoder.embed(prompt.text_ids)], [memory], [grid]).tokens[0]
+        memory = selector.project(selector.remember(features.to(decoder.embeddings.dtype), grid), grid)
+        geometry = selector.select([decoder.embed(prompt.text_ids)], [memory]).tokens[0]
         inputs = decoder.compose(prompt, grid, decoder.see(frames), geometry)
         letter = decoder.embed([self._letter(sample)]).to(inputs.embeds.dtype)
         return Inputs(

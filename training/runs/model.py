@@ -72,12 +72,12 @@ class TinyModel(nn.Module):
                  text: Sequence[Tensor]) -> Tensor:  # fmt: skip
         """Geometry tokens [B, Q, D]. features [F, P, C] and grid of each clip; of each question its `clip`, how many
         grid times of it may be `seen`, and the ids of its text."""
-        memories = [self.selector.remember(one.float(), grid) for one, grid in zip(features, grids, strict=True)]
-        cut = [
-            Grid(n, grids[c].rows, grids[c].columns, grids[c].seconds_per_time) for c, n in zip(clip, seen, strict=True)
+        memories = [
+            self.selector.project(self.selector.remember(one.float(), grid), grid)
+            for one, grid in zip(features, grids, strict=True)
         ]
-        own = [memories[c][: grid.size] for c, grid in zip(clip, cut, strict=True)]
-        return self.selector.select([self.embeddings[ids] for ids in text], own, cut).tokens
+        own = [memories[c].until(n) for c, n in zip(clip, seen, strict=True)]
+        return self.selector.select([self.embeddings[ids] for ids in text], own).tokens
 
     def prefix(self, before: Sequence[int], frames: Sequence[Tensor] = (), grids: Sequence[Grid] = ()) -> Prefix:
         """The prefix of every clip, or of the system prompt alone. Clips must have the same number of tokens."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.config import ModelConfig
 from models.rope import Grid
-from models.selector import Selector
+from models.selector import Memory, Selector
 from training.lessons.looking import Overheard, Sights, overhearing
 
 GRID = Grid(3, 2, 2, 0.5)
@@ -25,7 +25,7 @@ def selector() -> Selector:
 
 @pytest.fixture(scope="module")
 def given(selector: Selector) -> tuple[list[Tensor], list[Tensor]]:
-    """Texts and memories of two questions about two clips."""
+    """Texts and geometries of two questions about two clips."""
     random = torch.Generator().manual_seed(1)
     width = selector.config.hidden_size
     texts = [torch.randn(length, width, generator=random) for length in (5, 9)]
@@ -45,31 +45,36 @@ def sights(cell: int | None) -> Sights:
 def tokens(
     selector: Selector, given: tuple[list[Tensor], list[Tensor]], seen: Sights | None, guided: float
 ) -> tuple[Tensor, Overheard]:
-    texts, memories = given
+    texts, geometries = given
     with overhearing(selector, seen, guided) as heard:
-        return selector.select(texts, memories, [GRID] * QUESTIONS).tokens, heard[0]
+        return selector.select(texts, memories(selector, geometries)).tokens, heard[0]
+
+
+def memories(selector: Selector, geometries: list[Tensor]) -> list[Memory]:
+    return [selector.project(geometry, GRID) for geometry in geometries]
 
 
 def test_listening_changes_nothing(selector: Selector, given: tuple[list[Tensor], list[Tensor]]) -> None:
-    expected = selector.select(*given, [GRID] * QUESTIONS, attention=True)
+    texts, geometries = given
+    expected = selector.select(texts, memories(selector, geometries), attention=True)
     found, heard = tokens(selector, given, None, 0.0)
     torch.testing.assert_close(found, expected.tokens)
     assert expected.attention is not None
     torch.testing.assert_close(heard.attention.exp().mean(dim=1), torch.stack(expected.attention))
-    after = selector.select(*given, [GRID] * QUESTIONS).tokens
+    after = selector.select(texts, memories(selector, geometries)).tokens
     torch.testing.assert_close(after, expected.tokens)
 
 
 def test_guided_tokens_depend_on_their_cell_alone(selector: Selector, given: tuple[list[Tensor], list[Tensor]]) -> None:
-    texts, memories = given
+    texts, geometries = given
     found, _ = tokens(selector, given, sights(2), 1.0)
-    other = [memory.clone() for memory in memories]
-    for memory in other:
-        memory[[place for place in range(GRID.size) if place != CELLS + 2]] += 1.0
+    other = [geometry.clone() for geometry in geometries]
+    for geometry in other:
+        geometry[[place for place in range(GRID.size) if place != CELLS + 2]] += 1.0
     moved, _ = tokens(selector, (texts, other), sights(2), 1.0)
     torch.testing.assert_close(moved, found)
-    for memory in other:
-        memory[CELLS + 2] += 1.0
+    for geometry in other:
+        geometry[CELLS + 2] += 1.0
     assert not torch.allclose(tokens(selector, (texts, other), sights(2), 1.0)[0], found, atol=1e-3)
 
 
