@@ -84,7 +84,7 @@ class Decoder:
 
     def _film(self, ask: Ask) -> Callable[[], Awaitable[Film]]:
         async def film() -> Film:
-            made: Made[Clip] = await call(self._frames.get, ask.clip)
+            made: Made[Clip] = await call(self._frames.get, ask.clip, clip=ask.clip)
             clip = made.value
             # Copied: a view would keep the clip's frames alive in the object store.
             seen = Seen(clip.facts, clip.times.copy())
@@ -98,7 +98,7 @@ class Decoder:
             return None
 
         async def geometry() -> Tensor:
-            packed: Made[PackedTensor] = await call(selector.select, ask.clip, prompt.text_ids)
+            packed: Made[PackedTensor] = await call(selector.select, ask.clip, prompt.text_ids, clip=ask.clip)
             traces.append(packed.trace)
             return unpack(packed.value, self._worker.device)
 

@@ -40,7 +40,7 @@ class Encoder:
         """The clip's features, asking the frames stage only when they are not cached."""
 
         async def compute(watch: Stopwatch) -> Made[Features]:
-            clip = await call(self._frames.get, key)
+            clip = await call(self._frames.get, key, clip=key)
             return Made(await self._worker.run(watch, self._encode, clip.value), clip.trace)
 
         return await self._features.get(str(key), compute)

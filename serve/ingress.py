@@ -31,7 +31,7 @@ class Stages:
         self._stages = stages
 
     async def answer(self, ask: Ask) -> Made[Reply]:
-        return await call(self._stages["decoder"].answer, ask)
+        return await call(self._stages["decoder"].answer, ask, clip=ask.clip)
 
     async def probe(self, video: str) -> VideoFacts:
         return await call(self._stages["frames"].probe, video)
