@@ -2,7 +2,9 @@
 
 A caller names the clip with `serve.calls.call(method, ..., clip=key)`, which travels as the handle's `session_id`. Each
 process that calls a stage has one router for it, and all of them see the same ring, because it is made of the replicas'
-names. (Ray fills `session_id` from a client's HTTP header only for the ingress, which does not use this router.)
+names. `options(session_id=...)` makes a new handle around the same router, which takes 19 µs where a whole call takes
+6 ms (2 cores, ray 2.60); the choice takes 15 µs with 3 replicas and 35 µs with 16. Ray fills `session_id` from a
+client's HTTP header only for the ingress, which does not use this router.
 
 What a router knows of a replica's load is the larger of two figures: the requests that it has there itself, which is
 exact, and the queue that the replica last reported, with those of other callers, which Ray forgets after 10 s. So with
