@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ray.serve import Application, Deployment, deployment
+from ray.serve.config import RequestRouterConfig
 
 from models.checkpoint import locate
 from models.layout import recognise
@@ -16,8 +17,9 @@ from serve.decoder import Decoder
 from serve.encoder import Encoder
 from serve.frames import Frames
 from serve.ingress import Ingress
+from serve.routing import ClipRouter
 from serve.selector import Selector
-from serve.settings import Settings, Stage
+from serve.settings import RoutedStage, Settings, Stage
 
 # With either of these Ray passes results by value, at most 4 MiB each: a clip's tensors would fail with HTTP 500.
 FORBIDDEN = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT")
@@ -50,7 +52,12 @@ def build(args: Settings) -> Application:
 
 
 def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
-    """A stage's class with its share of the machine."""
+    """A stage's class with its share of the machine, and the way to its replicas."""
+    router = RequestRouterConfig()
+    if isinstance(stage, RoutedStage):
+        router = RequestRouterConfig(
+            request_router_class=ClipRouter, request_router_kwargs=stage.routing.model_dump(mode="json")
+        )
     return deployment(
         kind,
         name=name,
@@ -59,5 +66,6 @@ def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
         max_queued_requests=stage.max_queued,
         health_check_period_s=1,  # Ray's 10 s is how long a stage with one replica would stay away when that dies
         graceful_shutdown_wait_loop_s=0.2,  # how often a replica that is to go looks whether its requests are done
+        request_router_config=router,
         ray_actor_options={"num_cpus": stage.cpus, "num_gpus": stage.gpus, "resources": stage.resources},
     )

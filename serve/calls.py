@@ -11,6 +11,8 @@ What Ray Serve 2.60 raises where the caller awaits, and what becomes of it here:
 | BackPressureError                                  | this caller has max_queued_requests waiting  | Busy           |
 | DeploymentUnavailableError                         | the stage failed to deploy                   | NotReady       |
 | RayServeException from a RayActorError             | an argument's own call died                  | StageLost      |
+
+A call about a clip names it, and `serve.routing` sends it to the replica that holds the clip.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from ray.serve.exceptions import (
 )
 
 from serve.errors import Busy, NotReady, StageLost
+from serve.keys import ClipKey
 
 LOST = (
     RayActorError,
@@ -54,8 +57,10 @@ LOST = (
 BACKOFF_SECONDS = 0.05
 
 
-async def call(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> Any:
+async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, **kwargs: Any) -> Any:
     """The result of `method.remote(*args, **kwargs)`, where `method` is a method of a `DeploymentHandle`.
+
+    `clip` is what the call is about: calls with the same go to the same replica, see `serve.routing`.
 
     Only for methods that may run twice: a call whose replica dies is made again, `attempts` times in all; while the
     stage has no replica, it waits for one. An error that the method raised arrives as it was raised, with its own type
@@ -67,6 +72,8 @@ async def call(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> Any
         Busy: the stage's queue is full.
         NotReady: the stage is not deployed.
     """
+    if clip is not None:
+        method = method.options(session_id=str(clip))
     lost: BaseException | None = None
     for attempt in range(attempts):
         if attempt:
@@ -91,11 +98,15 @@ class Again:
     """In a stream: the replica was lost, and what follows begins anew."""
 
 
-async def stream(method: Any, *args: Any, attempts: int = 3, **kwargs: Any) -> AsyncGenerator[Any, None]:
+async def stream(
+    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, **kwargs: Any
+) -> AsyncGenerator[Any, None]:
     """What `method` yields, a method of a handle with `options(stream=True)`; otherwise as `call`.
 
     When the call is made again, `Again` comes before what the new one yields. Closing the generator cancels the call.
     """
+    if clip is not None:
+        method = method.options(session_id=str(clip))
     lost: BaseException | None = None
     for attempt in range(attempts):
         if attempt:

@@ -56,7 +56,7 @@ class Geometry:
 
     async def select(self, clip: ClipKey, text_ids: tuple[int, ...], explain: bool) -> Tensor:
         """[Q, D]"""
-        made: Made[Selected] = await call(self._selector.select, clip, text_ids, explain)
+        made: Made[Selected] = await call(self._selector.select, clip, text_ids, explain, clip=clip)
         self.trace, self._attention = made.trace, made.value.attention
         return unpack(made.value.tokens, self._device)
 
@@ -136,7 +136,7 @@ class Decoder:
         return Request(str(ask.clip), prompt, task, partial(self._film, ask.clip), select)
 
     async def _film(self, clip_key: ClipKey) -> Film:
-        made: Made[Clip] = await call(self._frames.get, clip_key)
+        made: Made[Clip] = await call(self._frames.get, clip_key, clip=clip_key)
         clip = made.value
         # Copied: a view would keep the clip's frames alive in the object store.
         seen = Seen(clip.facts, clip.times.copy())

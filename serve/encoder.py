@@ -53,7 +53,7 @@ class Encoder:
         """The clip's features, asking the frames stage only when they are not cached."""
 
         async def compute(watch: Stopwatch) -> Made[Features]:
-            clip: Made[Clip] = await call(self._frames.get, key)
+            clip: Made[Clip] = await call(self._frames.get, key, clip=key)
             return Made(await self._batches.run(watch, clip.value), clip.trace)
 
         return await self._features.get(str(key), compute)

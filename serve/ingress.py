@@ -34,13 +34,13 @@ class Stages:
         self._stages = stages
 
     async def answer(self, ask: Ask) -> Made[Reply]:
-        return await call(self._stages["decoder"].answer, ask)
+        return await call(self._stages["decoder"].answer, ask, clip=ask.clip)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
         """When a decoder is lost in the middle, another one writes the same text again, and goes on where it stopped:
         an answer is a function of what is asked (`serve.api` gives every drawn answer a seed)."""
         said = again = 0
-        async with aclosing(stream(self._stages["decoder"].options(stream=True).stream, ask)) as items:
+        async with aclosing(stream(self._stages["decoder"].options(stream=True).stream, ask, clip=ask.clip)) as items:
             async for item in items:
                 if isinstance(item, Again):
                     again = said

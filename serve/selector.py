@@ -92,7 +92,7 @@ class Selector:
         self._worker.touch()
 
     async def _remember(self, watch: Stopwatch, key: ClipKey) -> Made[Memory]:
-        features: Made[Features] = await call(self._encoder.encode, key)
+        features: Made[Features] = await call(self._encoder.encode, key, clip=key)
         return Made(await self._worker.run(watch, self._memorise, features.value), features.trace)
 
     def _memorise(self, features: Features) -> Memory:

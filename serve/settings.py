@@ -32,7 +32,24 @@ class Stage(Strict):
     max_queued: Annotated[int, Field(ge=1, description="requests that each caller may have waiting")] = 128
 
 
-class ModelStage(Stage):
+class Routing(Strict):
+    """Which replica of a stage gets the requests about a clip: `serve.ring`. The defaults do for any number of them."""
+
+    factor: Annotated[float, Field(ge=1, le=10, description="of the mean load: what a replica may have")] = 1.25
+    # A batch of questions about one clip costs little more than one question, another copy of the clip costs seconds.
+    slack: Annotated[int, Field(ge=1, le=10_000, description="requests more than that before a clip spreads")] = 8
+    virtual_nodes: Annotated[
+        int, Field(ge=1, le=1000, description="places of a replica on the ring; more: more equal shares of the clips")
+    ] = 100
+
+
+class RoutedStage(Stage):
+    """A stage that is asked about clips, and keeps what it makes of them."""
+
+    routing: Routing = Routing()
+
+
+class ModelStage(RoutedStage):
     """A stage with weights."""
 
     cache_bytes: CacheBytes = 256 * MiB
@@ -47,7 +64,7 @@ class ModelStage(Stage):
         return self
 
 
-class FramesStage(Stage):
+class FramesStage(RoutedStage):
     """Decoding of videos. The limits are those of one file, checked before a frame of it is decoded."""
 
     cache_bytes: CacheBytes = 256 * MiB

@@ -51,6 +51,32 @@ class Stage:
         return "done"
 
 
+class Place:
+    """Tells where a call went (its process), and how many the replica had by then, itself included."""
+
+    def __init__(self) -> None:
+        self._now = 0
+
+    async def hold(self, seconds: float = 0.0) -> tuple[int, int]:
+        self._now += 1
+        now = self._now
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._now -= 1
+        return os.getpid(), now
+
+
+class Group:
+    """Makes several calls on behalf of one request."""
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+
+    async def hold(self, clips: list[str], seconds: float) -> list[tuple[int, int]]:
+        return await asyncio.gather(*(call(self._place.hold, seconds, clip=clip) for clip in clips))
+
+
 class Front:
     """A stage that asks another, with and without a cache in between."""
 

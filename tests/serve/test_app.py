@@ -37,7 +37,11 @@ def _leaves(value: Any) -> list[Any]:
 
 def test_each_stage_asks_only_the_one_before_it_and_has_its_own_replicas(tmp_path: Path) -> None:
     settings = Settings.model_validate(
-        {"store": {"url": str(tmp_path)}, "selector": {"replicas": 2}, "decoder": {"replicas": 3, "max_queued": 7}}
+        {
+            "store": {"url": str(tmp_path)},
+            "selector": {"replicas": 2, "routing": {"slack": 3}},
+            "decoder": {"replicas": 3, "max_queued": 7},
+        }
     )
     bound = graph(build(settings))
     asks = {name: names for name, (_, names) in bound.items()}
@@ -51,6 +55,10 @@ def test_each_stage_asks_only_the_one_before_it_and_has_its_own_replicas(tmp_pat
     replicas = {name: deployment.num_replicas for name, (deployment, _) in bound.items()}
     assert replicas == {"ingress": 1, "frames": 1, "encoder": 1, "selector": 2, "decoder": 3}
     assert bound["decoder"][0].max_queued_requests == 7
+    routers = {name: deployment._deployment_config.request_router_config for name, (deployment, _) in bound.items()}
+    by_clip = {name for name, router in routers.items() if router.request_router_class == "serve.routing.ClipRouter"}
+    assert by_clip == {"frames", "encoder", "selector", "decoder"}
+    assert routers["selector"].request_router_kwargs == {"factor": 1.25, "slack": 3, "virtual_nodes": 100}
 
 
 def test_a_base_model_is_served_without_encoder_and_selector(tmp_path: Path) -> None:
@@ -80,6 +88,8 @@ def test_a_ray_mode_that_breaks_large_tensors_is_refused(name: str, monkeypatch:
         ("models", ("torch", "transformers", "av")),
         ("models.config", ("torch", "transformers", "av")),
         ("serve.settings", ("torch", "ray")),
+        ("serve.ring", ("torch", "ray")),
+        ("serve.routing", ("torch", "transformers")),
         ("models.vlm", ("ray", "fastapi", "pydantic_settings")),
     ],
 )
