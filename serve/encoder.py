@@ -30,7 +30,7 @@ class Features:
 class Encoder:
     def __init__(self, settings: ModelStage, location: str, frames: DeploymentHandle) -> None:
         self._frames = frames
-        self._worker = TorchWorker(settings)
+        self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
         self._encoder = checkpoint.load_encoder(layout, settings.device, self._worker.dtype)
         self._features: TracedCache[Features] = TracedCache("encoder", settings.cache_bytes, lambda f: f.tokens.nbytes)
