@@ -26,7 +26,7 @@ from tests.bench.engine import PARTS, Part
 from tests.bench.meter import Ceilings, Meter
 from tests.bench.plan import Plan
 from tests.bench.record import Record, hardware, median
-from tests.bench.stages import Passes, Stage, before_language, decoding, language, sizes
+from tests.bench.stages import Passes, Stage, decoding, geometry, language, sizes, vision
 
 VARIANTS = ("eager", "compiled", "graphs")
 COMPILING = 90.0  # seconds that are kept free for it
@@ -55,7 +55,8 @@ class Session:
     def all(self, variants: Iterable[str]) -> None:
         plan, model, meter = self.plan, self.model, self.meter
         plan.run("sizes", 0, partial(sizes, model))
-        plan.run("stages before the language model", 10, lambda: self.stages(before_language(model, meter)))
+        plan.run("encoder, merger, selector", 10, lambda: self.stages(geometry(model, meter)))
+        plan.run("vision tower", 10, lambda: self.stages(vision(model, meter)))
         for variant in VARIANTS:
             if variant in variants:
                 self._variant(variant)
@@ -74,7 +75,7 @@ class Session:
         self.plan.run(f"{name}: language model", 10 + more, lambda: self.stages(measured(), prefix))
         for part in PARTS:
             title = f"{name}: {part.__name__}"
-            self.plan.run(title, self._need() + more, partial(self._answers, part, wrap, prefix))
+            self.plan.run(title, self._need(), partial(self._answers, part, wrap, prefix))
 
     def _graphs(self) -> Iterator[Record]:
         """The decoding step with `mode="reduce-overhead"`: captured at the second call, replayed from the third on."""
@@ -120,7 +121,7 @@ def _compiled(function: Any) -> Any:
 
 @cache
 def _captured(function: Any) -> Any:
-    return torch.compile(function, mode="reduce-overhead")
+    return torch.compile(function, mode="reduce-overhead", dynamic=False)
 
 
 def table(rows: Iterable[Stage], ceilings: Ceilings) -> str:

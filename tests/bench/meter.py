@@ -49,7 +49,7 @@ class Meter:
             start = time.perf_counter()
             call()
             return time.perf_counter() - start
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.cuda.device(self.device):
             # Between two marks in the stream, so that gaps count in which the device waits for the next kernel.
             first.record()

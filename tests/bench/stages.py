@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,13 +56,13 @@ class Stage:
             yield median(f"{self.name}_peak", [self.measured.peak / MiB], "MiB", "what was there before")
 
 
-def before_language(model: Model, meter: Meter) -> Iterator[Stage]:
-    """Encoder, merger, selector and vision tower."""
+def geometry(model: Model, meter: Meter) -> Iterator[Stage]:
+    """Encoder and merger over a clip, the selector for some questions about it."""
     shown = film(model.config.frames, 0)
     frames, grid = shown.frames, shown.grid
     encoder, selector, decoder = model.encoder, model.selector, model.decoder
-    patches = costs.PAIR * grid.size
     operations = costs.encoder(encoder.config, grid)
+    patches = costs.PAIR * grid.size
     yield Stage("encoder", meter.measure(lambda: encoder(frames)), patches, "patches", operations)
 
     with torch.inference_mode():
@@ -79,11 +80,17 @@ def before_language(model: Model, meter: Meter) -> Iterator[Stage]:
 
         yield Stage(f"selector_{batch}", meter.measure(select), batch, "questions", costs.counted(select))
 
+
+def vision(model: Model, meter: Meter) -> Iterator[Stage]:
+    """Qwen's tower over a clip: at once, as the plain engine calls it, and in the engine's chunks."""
+    shown, decoder = film(model.config.frames, 0), model.decoder
+    frames, grid = shown.frames, shown.grid
+    patches = costs.MERGE**2 * grid.size
     operations = costs.vision(model.config.decoder, grid)
-    yield Stage("vision", meter.measure(lambda: decoder.see(frames)), patches // 2, "patches", operations)
+    yield Stage("vision", meter.measure(lambda: decoder.see(frames)), patches, "patches", operations)
     chunks = torch.split(frames, len(frames) // grid.times * max(1, CHUNK // (grid.rows * grid.columns)))
     by_chunk = meter.measure(lambda: [decoder.see(chunk) for chunk in chunks])
-    yield Stage("vision_by_chunk", by_chunk, patches // 2, "patches", operations)
+    yield Stage("vision_by_chunk", by_chunk, patches, "patches", operations)
 
 
 class Passes:
@@ -92,13 +99,16 @@ class Passes:
     def __init__(self, model: Model, wrap: Callable[[Any], Any]) -> None:
         self._model = model
         self._transformer = Transformer(model.decoder, wrap)
+        plain = Transformer(model.decoder)  # what is not measured need not be compiled
         self._film = film(model.config.frames, 0)
         with torch.inference_mode():
             self._video = model.decoder.see(self._film.frames)
         self._prompt = asked(model.tokenizer, 0)
         self._choice = Choice(tuple(letter_ids(model.tokenizer, len(OPTIONS))))
         self._prefix, segments = self.prefix(self._film.grid.size)
-        self.fill(segments)
+        with torch.inference_mode():
+            for segment in segments:
+                plain.forward([segment])
 
     @property
     def shared(self) -> KeysValues:
@@ -160,7 +170,8 @@ class Passes:
 
     def _answer(self, segments: Sequence[Segment], want: Choice | Draw) -> object:
         if torch.cuda.is_available():
-            torch.compiler.cudagraph_mark_step_begin()  # what an earlier pass left in captured graphs may go
+            # What an earlier pass left in captured graphs may go.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         rows = [row for row in self._transformer.forward(segments) if row is not None]
         return pick(rows, [want] * len(rows))
 
@@ -173,11 +184,11 @@ def language(model: Model, meter: Meter, wrap: Callable[[Any], Any]) -> Iterator
     for name, most in (("prefix_by_chunk", CHUNK), ("prefix", tokens)):
         _, segments = passes.prefix(most)
         operations = sum(costs.language(config, [segment]) for segment in segments)
-        yield Stage(name, meter.measure(lambda s=segments: passes.fill(s)), tokens, "tokens", operations)
+        yield Stage(name, meter.measure(partial(passes.fill, segments)), tokens, "tokens", operations)
     for batch in BATCHES:
         asked_for = passes.questions(batch)
         operations, nbytes = costs.language(config, asked_for), costs.pass_bytes(model.decoder, asked_for)
-        measured = meter.measure(lambda s=asked_for: passes.choose(s))
+        measured = meter.measure(partial(passes.choose, asked_for))
         yield Stage(f"suffix_{batch}", measured, batch, "questions", operations, nbytes)
     yield from decoding(model, meter, passes)
 
@@ -186,7 +197,7 @@ def decoding(model: Model, meter: Meter, passes: Passes) -> Iterator[Stage]:
     for batch in BATCHES:
         steps = passes.steps(batch)
         operations, nbytes = costs.language(model.config.decoder, steps), costs.pass_bytes(model.decoder, steps)
-        measured = meter.measure(lambda s=steps: passes.write(s))
+        measured = meter.measure(partial(passes.write, steps))
         yield Stage(f"decode_{batch}", measured, batch, "tokens", operations, nbytes)
 
 
