@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ VARIANTS = ("eager", "compiled", "graphs")
 COMPILING = 90.0  # seconds that are kept free for it
 CLIPS = 16  # whose keys and values the engine may hold
 OWN_TOKENS = 1024  # of a request, at most
+COSTS = {"answers": (3, 0), "streams": (4, 200), "crowd": (12, 60)}  # a run, about: cold answers, decoding steps
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Session:
         self.plan.run(f"{name}: language model", 10 + more, lambda: self.stages(measured(), prefix))
         for part in PARTS:
             title = f"{name}: {part.__name__}"
-            self.plan.run(title, self._need(), partial(self._answers, part, wrap, prefix))
+            self.plan.run(title, self._need(part, prefix), partial(self._answers, part, wrap, prefix))
 
     def _graphs(self) -> Iterator[Record]:
         """The decoding step with `mode="reduce-overhead"`: captured at the second call, replayed from the third on."""
@@ -95,13 +97,15 @@ class Session:
         clip = film(self.model.config.frames, 0).grid.size + len(asked(self.model.tokenizer, 0).before)
         return CLIPS * (clip + OWN_TOKENS) * Transformer(self.model.decoder).token_bytes
 
-    def _need(self) -> float:
-        """Seconds of one part of the whole answers, from the stages: about 14 cold answers and 300 steps a run."""
-        cold = ("encoder", "merger", "vision_by_chunk", "prefix_by_chunk", "suffix_1")
-        if not {*cold, "decode_8"} <= self.rows.keys():
+    def _need(self, part: Part, prefix: str) -> float:
+        """Seconds of one part of the whole answers, from what the stages took."""
+        cold = ("encoder", "merger", "vision_by_chunk", f"{prefix}prefix_by_chunk", f"{prefix}suffix_1")
+        step = f"{prefix}decode_8"
+        if not {*cold, step} <= self.rows.keys():
             return 60.0
-        answer = sum(max(self.rows[name].measured.seconds) for name in cold)
-        return self.runs * (14 * answer + 300 * max(self.rows["decode_8"].measured.seconds))
+        answers, steps = COSTS[part.__name__]
+        answer = sum(statistics.median(self.rows[name].measured.seconds) for name in cold)
+        return self.runs * (answers * answer + steps * statistics.median(self.rows[step].measured.seconds))
 
     def _tidy(self) -> None:
         gc.collect()
