@@ -75,7 +75,7 @@ class Decoder:
     ) -> None:
         self._frames = frames
         self._selector = selector
-        self._worker = TorchWorker(settings)
+        self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
         self._tokenizer = QwenTokenizer(layout.decoder)
         self._decoder = checkpoint.load_decoder(layout, settings.device, self._worker.dtype)

@@ -35,7 +35,7 @@ class Encoder:
 
     def __init__(self, settings: EncoderStage, location: str, frames: DeploymentHandle) -> None:
         self._frames = frames
-        self._worker = TorchWorker(settings)
+        self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
         self._encoder = checkpoint.load_encoder(layout, settings.device, self._worker.dtype)
         self._batches: Batcher[Clip, Features] = Batcher(

@@ -54,7 +54,7 @@ class Selector:
 
     def __init__(self, settings: SelectorStage, location: str, encoder: DeploymentHandle) -> None:
         self._encoder = encoder
-        self._worker = TorchWorker(settings)
+        self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
         self._selector = checkpoint.load_selector(layout, settings.device, self._worker.dtype)
         self._embeddings = checkpoint.load_embeddings(layout)

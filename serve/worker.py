@@ -10,7 +10,6 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from serve.settings import ModelStage
 from serve.trace import Stopwatch
 
 P = ParamSpec("P")
@@ -18,15 +17,19 @@ R = TypeVar("R")
 
 
 class TorchWorker:
-    """Runs functions one after the other under `inference_mode`, on the stage's device and threads."""
+    """Runs functions one after the other under `inference_mode`, on the stage's device and threads.
 
-    def __init__(self, settings: ModelStage) -> None:
-        self.device = settings.device
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+    Takes plain values, not the settings, so that the engine runs without pydantic too.
+    """
+
+    def __init__(self, device: str = "cpu", dtype: str = "float32", threads: int = 0) -> None:
+        """`device` as torch names it, `dtype` by its name in torch, `threads` of a CPU: 0 takes half of the cores."""
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, dtype)
         # Ray sets OMP_NUM_THREADS to the cores that a replica reserves, and to 1 for a fraction of one. Half of the
         # cores, because encoder and decoder work side by side on a cold clip: with all cores each, it takes twice as
         # long.
-        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="torch")
 
     async def run(self, watch: Stopwatch, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -23,9 +23,9 @@ from models.decoder import Decoder
 from models.encoder import ImageEncoder
 from models.prompt import SpecialTokens
 from models.selector import Selector
-from training.embedded import random_decoder
 from training.loop.groups import grouped
 from training.runs.dsr import DsrModel, rates
+from training.untrained import random_decoder
 
 GIB = 2**30
 WEIGHT, GRADIENT, MOMENTS = 4, 4, 8  # bytes a parameter, float32

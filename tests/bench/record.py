@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+MiB = 1024**2
+
 
 def hardware() -> str:
     """Processor, cores and what torch runs on."""
@@ -38,7 +40,7 @@ class Record:
 
 def median(name: str, values: Sequence[float], unit: str, baseline: str) -> Record:
     low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    rounded = [round(v, 4) for v in (middle, low, high)]
+    rounded = [float(f"{v:.5g}") for v in (middle, low, high)]
     return Record(name, rounded[0], unit, baseline, len(values), (rounded[1], rounded[2]), hardware())
 
 

@@ -9,9 +9,9 @@ from models.decoder import Decoder
 from models.prompt import SpecialTokens
 from models.selector import Selector
 from training import plan
-from training.embedded import random_decoder
 from training.loop import groups
 from training.runs.dsr import DsrModel, rates
+from training.untrained import random_decoder
 
 
 def test_the_plan_of_one_process_is_what_the_optimizer_holds() -> None:

@@ -25,11 +25,11 @@ from models.encoder import ImageEncoder
 from models.rope import Grid, prompt_positions
 from models.selector import Selector
 from models.tokenizer import QwenTokenizer
-from training.embedded import random_decoder
 from training.lessons.looking import LookingHead
 from training.lessons.reading import TOKEN_SIZE, ReadingHeads, Told
 from training.sample import write_sample
 from training.tokenizer import save_tokenizer
+from training.untrained import random_decoder
 from training.vocabulary import LATEST_TENTH
 
 

@@ -19,7 +19,6 @@ from models.tokenizer import QwenTokenizer
 from serve.engine import Choice, Engine, Film, Limits, Request, Text
 from serve.engine.plain import GenerateEngine
 from serve.engine.sampling import chance, nucleus
-from serve.settings import ModelStage
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
 
@@ -56,7 +55,7 @@ class Noted(TorchWorker):
     """A worker that keeps the names of what it ran, and the seconds."""
 
     def __init__(self) -> None:
-        super().__init__(ModelStage(threads=1))
+        super().__init__(threads=1)
         self.ran: list[str] = []
         self.seconds: list[float] = []
 
@@ -137,7 +136,7 @@ def compose(decoder: Decoder, asked: Request, clip: int, geometry: Tensor | None
 
 async def plainly(decoder: Decoder, asked: Request, inputs: Inputs) -> list[float] | list[int]:
     """Probabilities for a choice, ids for a text, from the engine without any cleverness."""
-    engine = GenerateEngine(decoder, TorchWorker(ModelStage(threads=1)))
+    engine = GenerateEngine(decoder, TorchWorker(threads=1))
     if isinstance(asked.task, Choice):
         return await engine.choose(Stopwatch(), inputs, asked.task.letters)
     if asked.task.temperature == 0:
