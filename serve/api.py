@@ -13,18 +13,18 @@ from fastapi import FastAPI, Response
 from models.config import ModelConfig
 from serve import metrics, problems
 from serve.answers import AnswerBackend, Answers
-from serve.cache import CacheStats
 from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
 from serve.errors import NotSupported, ServiceError
 from serve.measured import Measured
+from serve.messages import Report
 from serve.openapi import ANSWER_BODY, ANSWER_RESPONSES, CHAT_BODY, OPENAI_ERRORS, PROBLEMS, VIDEO_BODY
 from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
 from serve.videos import VideoBackend, Videos
 
-STATS_SECONDS = 3.0  # less than Prometheus waits for a scrape
+REPORT_SECONDS = 3.0  # less than Prometheus waits for a scrape
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Backend(AnswerBackend, VideoBackend, Protocol):
         """The names of the stages, once all of them answer. NotReady before."""
         ...
 
-    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
-        """Of every stage, the caches of each replica, by their names."""
+    async def reports(self) -> Mapping[str, Sequence[Report]]:
+        """Of every stage, that of each replica."""
         ...
 
 
@@ -121,17 +121,17 @@ class Operation:
         return {"status": "ready", "model": self._model.name, "stages": list(await self._backend.ready())}
 
     async def metrics(self) -> Response:
-        """Prometheus text: requests of this ingress replica, caches of all replicas of all stages."""
-        body, content_type = metrics.render(await self._cache_stats())
+        """Prometheus text: requests of this ingress replica, and what all replicas of all stages report."""
+        body, content_type = metrics.render(await self._reports())
         return Response(body, media_type=content_type)
 
-    async def _cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+    async def _reports(self) -> Mapping[str, Sequence[Report]]:
         """None while stages are away: the edge's own figures are wanted most then."""
         try:
-            async with asyncio.timeout(STATS_SECONDS):
-                return await self._backend.cache_stats()
+            async with asyncio.timeout(REPORT_SECONDS):
+                return await self._backend.reports()
         except (ServiceError, TimeoutError) as error:
-            _log.warning("metrics without the stages' caches: %r", error)
+            _log.warning("metrics without the stages' own: %r", error)
             return {}
 
     async def flush(self) -> Response:

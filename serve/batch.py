@@ -61,6 +61,7 @@ class Batcher(Generic[Item, Result]):
         self._kind = kind
         self._linger_seconds = linger_seconds
         self._waiting: list[_Entry[Item, Result]] = []
+        self._running = 0
         self._lock = threading.Lock()  # the worker's thread takes from what the event loop appends to
         self._enough = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -79,6 +80,11 @@ class Batcher(Generic[Item, Result]):
             # In an empty context: Ray Serve would cancel what is called in a request's context with that request.
             self._driver = asyncio.create_task(self._drive(), name="batches", context=contextvars.Context())
         return await entry.done
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Items that wait, and that are being computed."""
+        return len(self._waiting), self._running
 
     async def _drive(self) -> None:
         try:
@@ -111,6 +117,7 @@ class Batcher(Generic[Item, Result]):
 
         def compute() -> Sequence[Result]:
             batch.extend(take())
+            self._running = len(batch)
             results = self._compute([entry.item for entry in batch]) if batch else []
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")
@@ -119,16 +126,18 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._worker.run(watch, compute)
         except Exception as error:
+            self._running = 0
             if not batch:  # not an item's fault
                 raise
-            _share(batch, watch.seconds)
+            _share(batch, watch)
             if len(batch) == 1:
                 _fail(batch[0], error)
                 return
             for entry in batch:
                 await self._pass(partial(_alone, entry))
             return
-        _share(batch, watch.seconds)
+        self._running = 0
+        _share(batch, watch)
         for entry, result in zip(batch, results, strict=True):
             if not entry.done.done():
                 entry.done.set_result(result)
@@ -155,10 +164,10 @@ def _alone(entry: _Entry[Item, Result]) -> list[_Entry[Item, Result]]:
     return [] if entry.done.done() else [entry]
 
 
-def _share(batch: Sequence[_Entry[Item, Result]], seconds: float) -> None:
+def _share(batch: Sequence[_Entry[Item, Result]], watch: Stopwatch) -> None:
     whole = sum(entry.cost for entry in batch)
     for entry in batch:
-        entry.watch.seconds += seconds * entry.cost / whole
+        entry.watch.add(watch.seconds * entry.cost / whole, watch.span)
 
 
 def _fail(entry: _Entry[Item, Result], error: BaseException) -> None:

@@ -28,8 +28,8 @@ from models.vlm import clip_frames, clip_grid
 from serve.cache import CacheStats
 from serve.calls import call
 from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text, Token
-from serve.keys import ClipKey
-from serve.messages import Ask, Explanation, Likely, Reply, Said, Seen
+from serve.keys import ClipKey, prefix_of
+from serve.messages import Ask, Explanation, Likely, Reply, Report, Said, Seen
 from serve.selector import Selected
 from serve.settings import DecoderStage
 from serve.tensors import PackedTensor, unpack
@@ -113,10 +113,13 @@ class Decoder:
 
     async def flush(self, video: str | None = None) -> None:
         """Forgets the keys and values of one video, or of all."""
-        self._engine.flush(None if video is None else lambda clip: ClipKey.parse(clip).video == video)
+        self._engine.flush(prefix_of(video))
 
     def stats(self) -> dict[str, CacheStats]:
         return {"prefixes": self._engine.stats}
+
+    def report(self) -> Report:
+        return Report(self.stats(), *self._engine.load)
 
     def ready(self) -> bool:
         return True

@@ -16,6 +16,7 @@ from serve.batch import Batcher
 from serve.cache import CacheStats
 from serve.calls import call
 from serve.keys import ClipKey, prefix_of
+from serve.messages import Report
 from serve.settings import EncoderStage
 from serve.tensors import PackedTensor, pack
 from serve.trace import Made, Stopwatch, TracedCache
@@ -64,6 +65,9 @@ class Encoder:
 
     def stats(self) -> dict[str, CacheStats]:
         return {"features": self._features.stats}
+
+    def report(self) -> Report:
+        return Report(self.stats(), *self._batches.load)
 
     def ready(self) -> bool:
         return True

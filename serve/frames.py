@@ -11,6 +11,7 @@ from models import video
 from models.video import Clip, Sampling, VideoFacts
 from serve.cache import CacheStats
 from serve.keys import ClipKey, prefix_of
+from serve.messages import Report
 from serve.settings import FramesStage, Store
 from serve.store import open_store
 from serve.trace import Made, Stopwatch, TracedCache
@@ -20,7 +21,9 @@ class Frames:
     """Decodes in threads (FFmpeg releases the interpreter lock), never in the event loop."""
 
     def __init__(self, settings: FramesStage, store: Store) -> None:
+        self._settings = settings
         self._limits = settings.limits
+        self._asked = 0  # videos that are being decoded, or wait for a thread
         self._store = open_store(store)
         self._self_test()
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="frames")
@@ -30,7 +33,11 @@ class Frames:
         """The sampled frames. UnknownVideo, or what `models.video.read` refuses."""
 
         async def decode(watch: Stopwatch) -> Made[Clip]:
-            return Made(await asyncio.get_running_loop().run_in_executor(self._threads, self._read, key, watch))
+            self._asked += 1
+            try:
+                return Made(await asyncio.get_running_loop().run_in_executor(self._threads, self._read, key, watch))
+            finally:
+                self._asked -= 1
 
         return await self._clips.get(str(key), decode)
 
@@ -44,6 +51,11 @@ class Frames:
 
     def stats(self) -> dict[str, CacheStats]:
         return {"frames": self._clips.stats}
+
+    def report(self) -> Report:
+        return Report(
+            self.stats(), max(0, self._asked - self._settings.threads), min(self._asked, self._settings.threads)
+        )
 
     def ready(self) -> bool:
         return True

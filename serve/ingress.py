@@ -15,10 +15,9 @@ from ray.serve.handle import DeploymentHandle
 from models.layout import recognise
 from models.video import VideoFacts
 from serve.api import create_app
-from serve.cache import CacheStats
 from serve.calls import LOST, Again, call, stream
 from serve.errors import NotReady
-from serve.messages import Ask, Reply, Said
+from serve.messages import Ask, Reply, Report, Said
 from serve.settings import Ingress as IngressSettings
 from serve.settings import Store
 from serve.store import open_store
@@ -69,8 +68,8 @@ class Stages:
     async def flush(self, video: str | None = None) -> None:
         await asyncio.gather(*(_everywhere(handle, "flush", video) for handle in self._stages.values()))
 
-    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
-        found = await asyncio.gather(*(_everywhere(handle, "stats") for handle in self._stages.values()))
+    async def reports(self) -> Mapping[str, Sequence[Report]]:
+        found = await asyncio.gather(*(_everywhere(handle, "report") for handle in self._stages.values()))
         return dict(zip(self._stages, found, strict=True))
 
 

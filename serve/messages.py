@@ -1,4 +1,4 @@
-"""What ingress and decoder say to each other: plain data, picklable, free of torch. No frames or features pass here."""
+"""What the ingress and the stages say to each other: plain data, picklable, without torch, frames and features."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from models.prompt import Turn
 from models.video import VideoFacts
+from serve.cache import CacheStats
 from serve.keys import ClipKey
 
 
@@ -82,3 +83,12 @@ class Reply:
     finish: Literal["stop", "length"] = "stop"
     tokens: tuple[Likely, ...] = ()
     explanation: Explanation | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one replica of a stage, now: its caches by name, and how many requests wait in it and are computed."""
+
+    caches: dict[str, CacheStats]
+    waiting: int
+    running: int

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serve.cache import CacheStats
+from serve.messages import Report
 from serve.schemas import Answer
 
 REGISTRY = CollectorRegistry()
@@ -65,30 +65,37 @@ def observe_answer(answer: Answer) -> None:
         TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
 
 
-def render(caches: Mapping[str, Sequence[Mapping[str, CacheStats]]] | None = None) -> tuple[bytes, str]:
-    """(Prometheus text, its content type). `caches`: of every stage, those of each replica; they are added up."""
+def render(reports: Mapping[str, Sequence[Report]] | None = None) -> tuple[bytes, str]:
+    """(Prometheus text, its content type). `reports`: of every stage, that of each replica; they are added up."""
     text = generate_latest(REGISTRY)
-    if caches:
+    if reports:
         registry = CollectorRegistry()
-        registry.register(_Caches(caches))
+        registry.register(_Stages(reports))
         text += generate_latest(registry)
     return text, CONTENT_TYPE_LATEST
 
 
-class _Caches(Collector):
-    """A stage's caches at one moment. What a replica counted goes with it: the sums may fall when one dies."""
+class _Stages(Collector):
+    """What the stages report at one moment. A replica's counts go with it: sums may fall when one dies."""
 
-    def __init__(self, caches: Mapping[str, Sequence[Mapping[str, CacheStats]]]) -> None:
-        self._caches = caches
+    def __init__(self, reports: Mapping[str, Sequence[Report]]) -> None:
+        self._reports = reports
 
     def collect(self) -> Iterator[Metric]:
-        for field, text in CACHES.items():
-            counter = field in COUNTED
-            family = (CounterMetricFamily if counter else GaugeMetricFamily)(
-                f"dsr_cache_{field}", text, labels=["stage", "cache"]
-            )
-            for stage, replicas in self._caches.items():
-                for name in sorted({name for caches in replicas for name in caches}):
-                    values = [getattr(caches[name], field) for caches in replicas if name in caches]
-                    family.add_metric([stage, name], sum(values))
-            yield family
+        replicas = GaugeMetricFamily("dsr_stage_replicas", "Replicas that answer", labels=["stage"])
+        requests = GaugeMetricFamily("dsr_stage_requests", "Requests in a stage, by state", labels=["stage", "state"])
+        for stage, reports in self._reports.items():
+            replicas.add_metric([stage], len(reports))
+            for state in ("waiting", "running"):
+                requests.add_metric([stage, state], sum(getattr(report, state) for report in reports))
+        yield from (replicas, requests)
+        yield from (self._caches(field, text) for field, text in CACHES.items())
+
+    def _caches(self, field: str, text: str) -> Metric:
+        kind = CounterMetricFamily if field in COUNTED else GaugeMetricFamily
+        family = kind(f"dsr_cache_{field}", text, labels=["stage", "cache"])
+        for stage, reports in self._reports.items():
+            for name in sorted({name for report in reports for name in report.caches}):
+                values = [getattr(report.caches[name], field) for report in reports if name in report.caches]
+                family.add_metric([stage, name], sum(values))
+        return family

@@ -18,6 +18,7 @@ from serve.cache import CacheStats
 from serve.calls import call
 from serve.encoder import Features
 from serve.keys import ClipKey, prefix_of
+from serve.messages import Report
 from serve.settings import SelectorStage
 from serve.tensors import PackedTensor, pack, unpack
 from serve.trace import Made, Stopwatch, TracedCache
@@ -84,6 +85,9 @@ class Selector:
 
     def stats(self) -> dict[str, CacheStats]:
         return {"memory": self._memories.stats, "tokens": self._tokens.stats}
+
+    def report(self) -> Report:
+        return Report(self.stats(), *self._batches.load)
 
     def ready(self) -> bool:
         return True

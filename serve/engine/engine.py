@@ -84,10 +84,9 @@ class Engine:
         finally:
             self._leave(job)
 
-    def flush(self, which: Callable[[str], bool] | None = None) -> None:
-        """Forgets every prefix, or those of the clips `which` names; those in use, as soon as their requests are
-        through."""
-        self._memory.flush(which)
+    def flush(self, clips: str = "") -> None:
+        """Forgets the prefixes of clips whose names start so; those in use, as soon as their requests are through."""
+        self._memory.flush(clips)
 
     def check_health(self) -> None:
         """Raises when the schedule itself broke down, which no request can repair."""

@@ -148,12 +148,10 @@ class Memory:
         if not prefix.jobs and (prefix in self._flushed or not prefix.ready):
             self._forget(prefix)
 
-    def flush(self, which: Callable[[str], bool] | None = None) -> None:
-        """Forgets idle prefixes now, the others as soon as their requests are through; new requests find neither.
-
-        `which`: whether a clip is to be forgotten; None: all are.
-        """
-        for key in [key for key in self.prefixes if which is None or which(key[0])]:
+    def flush(self, clips: str = "") -> None:
+        """Of the clips whose names start so: forgets idle prefixes now, the others as soon as their requests are
+        through; new requests find neither."""
+        for key in [key for key in self.prefixes if key[0].startswith(clips)]:
             self._flushed[self.prefixes.pop(key)] = None
         for prefix in list(self._flushed):
             self.leave(prefix)

@@ -7,10 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse
 
 HERE = Path(__file__).parent
 PAGE = "index.html"
@@ -68,7 +66,7 @@ class Asset:
         return Response(self.body, headers=headers, media_type=self.media_type)
 
 
-def playground(app: Starlette, sample: Path | None) -> None:
+def playground(app: FastAPI, sample: Path | None) -> None:
     """Adds the page at `/`, its files at `/playground/{name}`, and `clip.mp4` and `question.json` of `sample`.
 
     `sample`: a checkpoint's directory of that name; without it, or without one of its files, that file is a 404 and
@@ -96,9 +94,9 @@ def playground(app: Starlette, sample: Path | None) -> None:
     _add(app, "/playground/sample/{name}", sampled)
 
 
-def _add(app: Starlette, path: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
-    """Not part of the documented API, so that FastAPI leaves it out of its document."""
-    app.add_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
+def _add(app: FastAPI, path: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
+    """A route that the API's document leaves out."""
+    app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False, response_model=None)
 
 
 def _knows(request: Request, etag: str) -> bool:

@@ -15,7 +15,7 @@ from models.video import VideoFacts
 from serve.api import create_app
 from serve.cache import CacheStats
 from serve.errors import NotReady, StageLost
-from serve.messages import Ask, Likely, Reply, Said, Seen
+from serve.messages import Ask, Likely, Reply, Report, Said, Seen
 from serve.settings import Ingress
 from serve.store import FileStore
 from serve.trace import Made, Work
@@ -47,7 +47,7 @@ class BrokenBackend:
     async def flush(self, video: str | None = None) -> None:
         self.flushed.append(video)
 
-    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+    async def reports(self) -> Mapping[str, Sequence[Report]]:
         raise StageLost("decoder lost its replica 3 times")
 
     async def answer(self, ask: Ask) -> Made[Reply]:
@@ -88,9 +88,9 @@ class SpeakingBackend(BrokenBackend):
     async def probe(self, video: str) -> VideoFacts:
         return FACTS
 
-    async def cache_stats(self) -> Mapping[str, Sequence[Mapping[str, CacheStats]]]:
+    async def reports(self) -> Mapping[str, Sequence[Report]]:
         one, two = (CacheStats(hits, 2, 0, 0, 1, size, 100) for hits, size in ((3, 60), (4, 70)))
-        return {"decoder": [{"prefixes": one}, {"prefixes": two}], "selector": []}
+        return {"decoder": [Report({"prefixes": one}, 1, 2), Report({"prefixes": two}, 0, 5)], "selector": []}
 
 
 def client(backend: BrokenBackend, store: Path, checkpoint: str = "models/tiny") -> httpx.AsyncClient:

@@ -124,7 +124,7 @@ def test_videos_are_listed_by_page_told_of_and_deleted_with_what_was_made_of_the
     asyncio.run(go())
 
 
-def test_caches_of_all_replicas_are_added_up_in_the_metrics(tmp_path: Path) -> None:
+def test_what_all_replicas_report_is_added_up_in_the_metrics(tmp_path: Path) -> None:
     async def scrape(backend: BrokenBackend) -> str:
         async with client(backend, tmp_path) as http:
             return (await http.get("/metrics")).text
@@ -132,6 +132,8 @@ def test_caches_of_all_replicas_are_added_up_in_the_metrics(tmp_path: Path) -> N
     text = asyncio.run(scrape(SpeakingBackend()))
     assert 'dsr_cache_hits_total{cache="prefixes",stage="decoder"} 7.0' in text
     assert 'dsr_cache_bytes{cache="prefixes",stage="decoder"} 130.0' in text
+    assert 'dsr_stage_requests{stage="decoder",state="running"} 7.0' in text
+    assert 'dsr_stage_replicas{stage="selector"} 0.0' in text
     alone = asyncio.run(scrape(BrokenBackend()))
     assert "dsr_requests_total" in alone, "stages that are away do not take the edge's figures with them"
     assert "dsr_cache_bytes" not in alone

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pytest
 
 from serve.batch import Batcher
-from serve.settings import ModelStage
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
 from tests.serve.direct import occupied, until
@@ -20,7 +19,7 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="module")
 def worker() -> TorchWorker:
-    return TorchWorker(ModelStage(threads=1))
+    return TorchWorker(threads=1)
 
 
 class Doubler:
@@ -209,7 +208,7 @@ def test_lingering_ends_after_its_time(worker: TorchWorker) -> None:
 
 
 def test_without_a_worker_callers_get_its_error_and_do_not_wait() -> None:
-    gone = TorchWorker(ModelStage(threads=1))
+    gone = TorchWorker(threads=1)
     gone._thread.shutdown()
 
     async def scenario() -> list[int | BaseException]:

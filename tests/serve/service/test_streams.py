@@ -54,7 +54,9 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def under_way(service: httpx.Client) -> float:
-    [value] = re.findall(r'^dsr_engine_requests{state="running"} (\S+)', service.get("/metrics").text, re.M)
+    [value] = re.findall(
+        r'^dsr_stage_requests{stage="decoder",state="running"} (\S+)', service.get("/metrics").text, re.M
+    )
     return float(value)
 
 
