@@ -26,7 +26,7 @@ class Memory:
     """What every question reads of a clip: Q-Former 2's `keys` and `values`, each [K, M, E], of the clip's geometry.
 
     The keys are turned to their place in `grid`, in whose order (time, row, column) M runs. At 7B a clip of 32 frames
-    takes 16.5 MiB in float32 in place of 57.75 for the merged features, and a question about it 1.4 s of one CPU core in
+    takes 16.5 MiB in float32 in place of 57.75 for the merged features, and a question about it 1.4 s of a CPU core in
     place of 2.1 (`tests.bench.memory`).
     """
 

@@ -107,7 +107,7 @@ class Selector:
         text = [self._embeddings[list(q.text_ids)].to(self._worker.device, self._worker.dtype) for q in questions]
         wanted = any(question.attention for question in questions)
         selection = self._selector.select(text, [question.memory for question in questions], wanted)
-        weights = selection.attention or [None] * len(questions)
+        weights: Sequence[Tensor | None] = selection.attention or [None] * len(questions)
         return [
             _packed(tokens, own if question.attention else None, question.memory.grid)
             for question, tokens, own in zip(questions, selection.tokens, weights, strict=True)

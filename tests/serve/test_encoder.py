@@ -42,7 +42,7 @@ def clips(tmp_path: Path) -> list[ClipKey]:
 
 
 def encoder(small: Path, frames: Frames, **settings: Any) -> Encoder:
-    return Encoder(EncoderStage(threads=1, **settings), str(small), Handle(frames))  # type: ignore[arg-type]
+    return Encoder(EncoderStage(threads=1, **settings), str(small), Handle(frames))
 
 
 def passes(encoder: Encoder) -> list[int]:

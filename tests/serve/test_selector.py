@@ -32,7 +32,7 @@ FIRST, SECOND, THIRD = (5, 6, 7), (8, 9, 10, 11, 12), (13,)
 @pytest.fixture
 def encoder(small: Path, tmp_path: Path) -> Handle:
     frames = Frames(FramesStage(), Store(url=str(tmp_path)))
-    return Handle(Encoder(EncoderStage(threads=1), str(small), Handle(frames)))  # type: ignore[arg-type]
+    return Handle(Encoder(EncoderStage(threads=1), str(small), Handle(frames)))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def clips(tmp_path: Path) -> list[ClipKey]:
 
 
 def selector(small: Path, encoder: Handle, **settings: Any) -> Selector:
-    return Selector(SelectorStage(threads=1, **settings), str(small), encoder)  # type: ignore[arg-type]
+    return Selector(SelectorStage(threads=1, **settings), str(small), encoder)
 
 
 def passes(stage: Selector) -> list[int]:
