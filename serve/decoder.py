@@ -22,8 +22,9 @@ from models.vlm import clip_frames, clip_grid
 from serve.calls import call
 from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text
 from serve.messages import Ask, Reply, Seen
+from serve.selector import Selected
 from serve.settings import DecoderStage
-from serve.tensors import PackedTensor, unpack
+from serve.tensors import unpack
 from serve.trace import Made, Trace, Work, merge
 from serve.worker import TorchWorker
 
@@ -98,9 +99,9 @@ class Decoder:
             return None
 
         async def geometry() -> Tensor:
-            packed: Made[PackedTensor] = await call(selector.select, ask.clip, prompt.text_ids)
-            traces.append(packed.trace)
-            return unpack(packed.value, self._worker.device)
+            selected: Made[Selected] = await call(selector.select, ask.clip, prompt.text_ids)
+            traces.append(selected.trace)
+            return unpack(selected.value.tokens, self._worker.device)
 
         return geometry
 

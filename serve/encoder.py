@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from models import checkpoint
 from models.rope import Grid
 from models.video import Clip
 from models.vlm import clip_frames, clip_grid
+from serve.batch import Batcher
+from serve.cache import CacheStats
 from serve.calls import call
-from serve.keys import ClipKey
-from serve.settings import ModelStage
+from serve.keys import ClipKey, prefix_of
+from serve.settings import EncoderStage
 from serve.tensors import PackedTensor, pack
 from serve.trace import Made, Stopwatch, TracedCache
 from serve.worker import TorchWorker
@@ -28,11 +31,21 @@ class Features:
 
 
 class Encoder:
-    def __init__(self, settings: ModelStage, location: str, frames: DeploymentHandle) -> None:
+    """Clips that come while it is busy, and have frames of one size, go through the network together."""
+
+    def __init__(self, settings: EncoderStage, location: str, frames: DeploymentHandle) -> None:
         self._frames = frames
         self._worker = TorchWorker(settings)
         layout = checkpoint.open_layout(location)
         self._encoder = checkpoint.load_encoder(layout, settings.device, self._worker.dtype)
+        self._batches: Batcher[Clip, Features] = Batcher(
+            self._worker,
+            self._encode,
+            settings.batch_patches,
+            cost=self._patches,
+            kind=lambda clip: clip.frames.shape[1:],
+            linger_seconds=settings.linger_seconds,
+        )
         self._features: TracedCache[Features] = TracedCache("encoder", settings.cache_bytes, lambda f: f.tokens.nbytes)
         self._self_test()
 
@@ -40,10 +53,17 @@ class Encoder:
         """The clip's features, asking the frames stage only when they are not cached."""
 
         async def compute(watch: Stopwatch) -> Made[Features]:
-            clip = await call(self._frames.get, key)
-            return Made(await self._worker.run(watch, self._encode, clip.value), clip.trace)
+            clip: Made[Clip] = await call(self._frames.get, key)
+            return Made(await self._batches.run(watch, clip.value), clip.trace)
 
         return await self._features.get(str(key), compute)
+
+    async def flush(self, video: str | None = None) -> None:
+        """Forgets the features of every clip, or of one video's."""
+        self._features.flush(prefix_of(video))
+
+    def stats(self) -> dict[str, CacheStats]:
+        return {"features": self._features.stats}
 
     def ready(self) -> bool:
         return True
@@ -51,8 +71,17 @@ class Encoder:
     def check_health(self) -> None:
         self._worker.touch()
 
-    def _encode(self, clip: Clip) -> Features:
-        return Features(pack(self._encoder(clip_frames(clip))), clip_grid(clip))
+    def _encode(self, clips: Sequence[Clip]) -> list[Features]:
+        """Of clips with frames of one size."""
+        together = self._encoder(torch.cat([clip_frames(clip) for clip in clips]))
+        parts = together.split([len(clip.frames) for clip in clips])
+        # Copied: a view that is kept would keep its whole batch.
+        owned = [part.clone() for part in parts] if len(parts) > 1 else parts
+        return [Features(pack(part), clip_grid(clip)) for part, clip in zip(owned, clips, strict=True)]
+
+    def _patches(self, clip: Clip) -> int:
+        frames, height, width, _ = clip.frames.shape
+        return frames * height * width // self._encoder.config.patch_size**2
 
     def _self_test(self) -> None:
         """One black frame pair: a replica that cannot compute never becomes ready."""
