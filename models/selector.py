@@ -25,7 +25,9 @@ from models.rope import Grid, grid_positions, multimodal_angles, rotate, text_po
 class Memory:
     """What every question reads of a clip: Q-Former 2's `keys` and `values`, each [K, M, E], of the clip's geometry.
 
-    The keys are turned to their place in `grid`, in whose order (time, row, column) M runs.
+    The keys are turned to their place in `grid`, in whose order (time, row, column) M runs. At 7B a clip of 32 frames
+    takes 16.5 MiB in float32 in place of 57.75 for the merged features, and a question about it 1.4 s of a CPU core in
+    place of 2.1 (`tests.bench.memory`).
     """
 
     keys: Tensor
