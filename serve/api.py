@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
@@ -20,6 +21,7 @@ from serve.measured import Measured
 from serve.messages import Report
 from serve.openapi import ANSWER_BODY, ANSWER_RESPONSES, CHAT_BODY, OPENAI_ERRORS, PROBLEMS, VIDEO_BODY
 from serve.schemas import Answer, Video, VideoList
+from serve.playground.routes import playground
 from serve.settings import Ingress
 from serve.store import VideoStore
 from serve.videos import VideoBackend, Videos
@@ -42,9 +44,18 @@ class Backend(AnswerBackend, VideoBackend, Protocol):
 
 
 def create_app(
-    backend: Backend, store: VideoStore, model: ModelConfig, settings: Ingress, *, behind_ray: bool = False
+    backend: Backend,
+    store: VideoStore,
+    model: ModelConfig,
+    settings: Ingress,
+    *,
+    sample: Path | None = None,
+    behind_ray: bool = False,
 ) -> FastAPI:
-    """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`."""
+    """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
+
+    `sample`: a directory with a clip and a question, for the page to begin with.
+    """
     app = FastAPI(
         title="dsr-serve",
         version=version("dsr-serve"),
@@ -58,6 +69,7 @@ def create_app(
     _add_chat(app, Chat(backend, videos, model, settings.deadline_seconds))
     _add_videos(app, videos)
     _add_operation(app, Operation(backend, model, settings))
+    playground(app, sample)
     return app
 
 

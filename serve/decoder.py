@@ -57,7 +57,8 @@ class Geometry:
     async def select(self, clip: ClipKey, text_ids: tuple[int, ...], explain: bool) -> Tensor:
         """[Q, D]"""
         made: Made[Selected] = await call(self._selector.select, clip, text_ids, explain, clip=clip)
-        self.trace, self._attention = made.trace, made.value.attention
+        self.trace = made.trace
+        self._attention = made.value.attention if explain else None  # a kept result may have more than was asked for
         return unpack(made.value.tokens, self._device)
 
     def explanation(self, times: NDArray[np.float64]) -> Explanation | None:

@@ -66,7 +66,10 @@ class Stages:
         return names
 
     async def flush(self, video: str | None = None) -> None:
-        await asyncio.gather(*(_everywhere(handle, "flush", video) for handle in self._stages.values()))
+        """One stage after the other, in the order of the way: a stage that works on the video meanwhile would otherwise
+        fetch it again from one that has forgotten it."""
+        for handle in self._stages.values():
+            await _everywhere(handle, "flush", video)
 
     async def reports(self) -> Mapping[str, Sequence[Report]]:
         found = await asyncio.gather(*(_everywhere(handle, "report") for handle in self._stages.values()))
@@ -88,6 +91,7 @@ class Ingress:
         self, settings: IngressSettings, store: Store, checkpoint: str, stages: dict[str, DeploymentHandle]
     ) -> None:
         self._arguments = Stages(stages), open_store(store), recognise(Path(checkpoint)).model, settings
+        self._sample = Path(checkpoint) / "sample"
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(*self._arguments, behind_ray=True)
+        return create_app(*self._arguments, sample=self._sample, behind_ray=True)

@@ -27,6 +27,10 @@ class Method:
         self.asked: list[tuple[Any, ...]] = []
         self._method = getattr(stage, name)
 
+    def options(self, session_id: str) -> Method:
+        """There is one replica, which has every clip."""
+        return self
+
     def remote(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         self.asked.append(args)
         return asyncio.ensure_future(self._method(*args, **kwargs))

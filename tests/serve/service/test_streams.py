@@ -70,7 +70,7 @@ def test_a_stream_a_whole_answer_and_openais_client_say_the_same(
     assert {name for name, _ in tokens} == {"token"}
     assert "".join(data["text"] for _, data in tokens).strip() == answer["text"] == whole["text"]
     assert name == "answer"
-    with openai.OpenAI(base_url=f"{service.base_url}v1", api_key="none") as client:
+    with openai.OpenAI(base_url=str(service.base_url.join("/v1")), api_key="none") as client:
         parts: Any = [{"type": "video_url", "video_url": {"url": f"dsr://{video}"}}, {"type": "text", "text": QUESTION}]
         said = client.chat.completions.create(
             model=client.models.list().data[0].id, messages=[{"role": "user", "content": parts}], max_tokens=12,
