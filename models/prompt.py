@@ -147,7 +147,8 @@ def letter_ids(tokenizer: Tokenizer, count: int) -> list[int]:
 def _check_turns(turns: Sequence[Turn]) -> None:
     roles = [turn.role for turn in turns]
     if not turns or roles[-1] != "user":
-        raise InvalidQuestion("the last message must be the user's", field="messages", value=(roles or ["none"])[-1])
+        last = roles[-1] if roles else "none"
+        raise InvalidQuestion("the last message must be the user's", field="messages", value=last)
     if "system" in roles[1:]:
         raise InvalidQuestion(
             "a system message may only be the first", field="messages", value=roles.index("system", 1)

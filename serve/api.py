@@ -20,8 +20,8 @@ from serve.errors import NotSupported, ServiceError
 from serve.measured import Measured
 from serve.messages import Report
 from serve.openapi import ANSWER_BODY, ANSWER_RESPONSES, CHAT_BODY, OPENAI_ERRORS, PROBLEMS, VIDEO_BODY
-from serve.schemas import Answer, Video, VideoList
 from serve.playground.routes import playground
+from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
 from serve.videos import VideoBackend, Videos

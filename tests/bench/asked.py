@@ -17,7 +17,7 @@ from models.decoder import Decoder
 from models.encoder import ImageEncoder
 from models.prompt import Prompt, build_prompt, letter_ids
 from models.rope import Grid
-from models.selector import Selector
+from models.selector import Memory, Selector
 from models.tokenizer import QwenTokenizer
 from serve.cache import Cached
 from serve.engine import Choice, Engine, Film, Limits, Request, Text
@@ -115,7 +115,7 @@ class Whole(Bench):
     """The geometry comes from encoder and selector, in the same thread as the decoder, which a clip's memory spares
     the next question, as in the service. The plain answer computes it for every question."""
 
-    _memories: Cached[int, Tensor] = field(default_factory=lambda: Cached(1 << 40, lambda memory: memory.nbytes))
+    _memories: Cached[int, Memory] = field(default_factory=lambda: Cached(1 << 40, lambda memory: memory.nbytes))
 
     def geometry(self, clip: int, shown: Film, question: int, prompt: Prompt) -> Callable[[], Awaitable[Tensor]]:
         async def remember() -> Tensor:
@@ -123,7 +123,7 @@ class Whole(Bench):
 
         async def select() -> Tensor:
             memory, _ = await self._memories.get(clip, remember)
-            return await self.worker.run(Stopwatch(), self._select, prompt, memory, shown.grid)
+            return await self.worker.run(Stopwatch(), self._select, prompt, memory)
 
         return select
 
@@ -140,12 +140,13 @@ class Whole(Bench):
         async with super().engine() as engine:
             yield engine
 
-    def _remember(self, shown: Film) -> Tensor:
-        return self.model.selector.remember(self.model.encoder(shown.frames), shown.grid)
+    def _remember(self, shown: Film) -> Memory:
+        geometry = self.model.selector.remember(self.model.encoder(shown.frames), shown.grid)
+        return self.model.selector.project(geometry, shown.grid)
 
-    def _select(self, prompt: Prompt, memory: Tensor, grid: Grid) -> Tensor:
+    def _select(self, prompt: Prompt, memory: Memory) -> Tensor:
         text = self.model.decoder.embed(prompt.text_ids)
-        return self.model.selector.select([text], [memory], [grid]).tokens[0]
+        return self.model.selector.select([text], [memory]).tokens[0]
 
 
 def asked(tokenizer: QwenTokenizer, question: int) -> Prompt:

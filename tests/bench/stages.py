@@ -19,6 +19,7 @@ from serve.engine import Choice, Limits, Text
 from serve.engine.memory import Prefix
 from serve.engine.sampling import Draw, pick
 from serve.engine.transformer import KeysValues, Segment, Transformer
+from serve.trace import Stopwatch
 from tests.bench import costs
 from tests.bench.asked import OPTIONS, QUERIES, Model, asked, film
 from tests.bench.meter import Ceilings, Measured, Meter
@@ -67,16 +68,20 @@ def geometry(model: Model, meter: Meter) -> Iterator[Stage]:
 
     with torch.inference_mode():
         features = encoder(frames)
-        memory = selector.remember(features, grid)
+        geometry = selector.remember(features, grid)
+        memory = selector.project(geometry, grid)
     operations = costs.merger(selector.config, grid)
     merged = meter.measure(lambda: selector.remember(features, grid))
     yield Stage("merger", merged, grid.size, "tokens", operations)
+
+    project = meter.measure(lambda: selector.project(geometry, grid))
+    yield Stage("memory", project, grid.size, "tokens", costs.counted(lambda: selector.project(geometry, grid)))
 
     for batch in BATCHES:
 
         def select(batch: int = batch) -> Tensor:
             text = [decoder.embed(asked(model.tokenizer, question).text_ids) for question in range(batch)]
-            return selector.select(text, [memory] * batch, [grid] * batch).tokens
+            return selector.select(text, [memory] * batch).tokens
 
         yield Stage(f"selector_{batch}", meter.measure(select), batch, "questions", costs.counted(select))
 
@@ -130,7 +135,7 @@ class Passes:
             video = self._video[first : first + chunk.positions.shape[1] - len(chunk.before)]
             parts = (chunk.before, video)
             segments.append(Segment(parts, chunk.positions, chunk.room, chunk.start, wanted=False))
-            prefix.advance(chunk, 0.0)
+            prefix.advance(chunk, Stopwatch())
         return prefix, segments
 
     @torch.inference_mode()

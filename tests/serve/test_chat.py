@@ -33,14 +33,18 @@ def post(backend: BrokenBackend, store: Path, **body: Any) -> httpx.Response:
     return asyncio.run(send())
 
 
+def openai_client(http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+    """It is annotated for httpx2, and takes httpx as well."""
+    client: Any = http
+    return openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=client, max_retries=0)
+
+
 def by_openai(backend: BrokenBackend, store: Path, **body: Any) -> Any:
     """What OpenAI's client makes of it; of a stream, its chunks."""
 
     async def ask() -> Any:
         http = client(backend, store)
-        async with openai.AsyncOpenAI(
-            base_url="http://test/v1", api_key="none", http_client=http, max_retries=0
-        ) as asked:
+        async with openai_client(http) as asked:
             found: Any = await asked.chat.completions.create(model="dsr-tiny", **body)
             return [chunk async for chunk in found] if body.get("stream") else found
 
@@ -168,7 +172,7 @@ def test_openais_client_raises_its_own_errors(tmp_path: Path) -> None:
 def test_the_one_model_is_listed(tmp_path: Path) -> None:
     async def models() -> list[str]:
         http = client(SpeakingBackend(), tmp_path)
-        async with openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=http) as asked:
+        async with openai_client(http) as asked:
             return [model.id async for model in asked.models.list()]
 
     assert asyncio.run(models()) == ["dsr-tiny"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import uvicorn
 
+from models.prompt import build_chat, letter_ids
 from models.video import Sampling, VideoFacts, probe, read
-from models.vlm import VisionLanguageModel
+from models.vlm import VisionLanguageModel, choice_answer
 from serve.api import create_app
-from serve.messages import Ask, Reply, Seen
+from serve.messages import Ask, Reply, Report, Said, Seen
 from serve.settings import Ingress
 from serve.store import FileStore
 from serve.trace import Made
@@ -33,13 +34,24 @@ class Plain:
         with self.store.open(video) as file:
             return probe(file)
 
+    async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
+        yield await self.answer(ask)
+
+    async def flush(self, video: str | None = None) -> None:
+        """Nothing is kept."""
+
+    async def reports(self) -> Mapping[str, Sequence[Report]]:
+        return {}
+
     async def ready(self) -> Sequence[str]:
         return ["decoder"]
 
     def _answer(self, ask: Ask) -> Made[Reply]:
         with self.store.open(ask.clip.video) as file:
             clip = read(file, Sampling.parse(ask.clip.sampling))
-        answer = self.model.answer(clip, ask.question, ask.options, geometry=ask.geometry)
+        inputs = self.model.compose(clip, build_chat(self.model.tokenizer, ask.turns), ask.geometry)
+        letters = letter_ids(self.model.tokenizer, len(ask.options))
+        answer = choice_answer(self.model.decoder.choose([inputs], [letters])[0], len(inputs.embeds))
         seen = Seen(clip.facts, clip.times)
         return Made(Reply(answer.text, answer.probabilities, seen, 0, 0, answer.prompt_tokens, 1))
 
