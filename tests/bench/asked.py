@@ -118,7 +118,7 @@ class Whole(Bench):
     _memories: Cached[int, Memory] = field(default_factory=lambda: Cached(1 << 40, lambda memory: memory.nbytes))
 
     def geometry(self, clip: int, shown: Film, question: int, prompt: Prompt) -> Callable[[], Awaitable[Tensor]]:
-        async def remember() -> Tensor:
+        async def remember() -> Memory:
             return await self.worker.run(Stopwatch(), self._remember, shown)
 
         async def select() -> Tensor:

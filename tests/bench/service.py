@@ -42,7 +42,7 @@ def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Reco
         ]
         warm = [_timed(client, None, cold[0][1]["video"]["id"], question(number)) for number in range(1, WARM_RUNS + 1)]
     yield median("largest_difference_of_a_probability", [_difference(model, video, cold[0][1])], "1", "models.vlm")
-    reference = _best_reference(model, video)
+    reference = best_reference(model, video)
     overheads = [wall - sum(answer["timings"].values()) for wall, answer in warm]
     name = model.config.name
     yield median("service_overhead", [1000 * value for value in overheads], "ms", f"sum of stage times, {name}, warm")
@@ -77,7 +77,7 @@ def _difference(model: VisionLanguageModel, video: bytes, answer: dict[str, Any]
     return max(abs(expected[letter] - answer["probabilities"][letter]) for letter in expected)
 
 
-def _best_reference(model: VisionLanguageModel, video: bytes) -> float:
+def best_reference(model: VisionLanguageModel, video: bytes) -> float:
     """Median seconds with the better of one thread and all: on a busy machine torch with all cores mostly waits."""
     medians = []
     for threads in {1, os.cpu_count() or 1}:

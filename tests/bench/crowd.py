@@ -1,0 +1,102 @@
+"""`python -m tests.bench.crowd [--preset bench]`: many users at once, against the model asked one by one in one process.
+
+16 clients ask 2.6 questions about each of a number of clips that the service has never seen, in an order in which the
+questions about a clip lie apart, as those of different users do. Then one client streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+
+from models.config import ModelConfig
+from models.vlm import VisionLanguageModel
+from serve.local import read_settings, running, wait_until_ready
+from tests.bench.record import Record, median
+from tests.bench.service import OPTIONS, best_reference, question, unseen
+from training.embedded import make
+
+CLIENTS = 16
+PER_CLIP = (3, 2, 3, 2, 3)  # 2.6 on average
+CLIPS = 20
+STREAMS = 9
+STREAM_TOKENS = 32
+
+
+def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Record]:
+    model, video = VisionLanguageModel.load(checkpoint), clip.read_bytes()
+    settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store})
+    with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
+        wait_until_ready(url)
+        videos = [_uploaded(client, unseen(video, number)) for number in range(CLIPS + 1)]
+        _ask(client, videos[-1], 0)  # every stage's first call is slow
+        seconds, answered = _crowd(client, videos[:-1])
+        firsts, ones = zip(*(_first_token(client, videos[0], number) for number in range(STREAMS)), strict=True)
+    reference = best_reference(model, video)
+    baseline = f"models.vlm one after the other, {model.config.name}"
+    yield median("crowd_questions_per_second", [answered / seconds], "1/s", "absolute")
+    yield median("crowd_speedup", [answered / seconds * reference], "x", baseline)
+    ratios = [first / one for first, one in zip(firsts, ones, strict=True)]
+    yield median("first_token_over_one_token_answer", ratios, "x", "an answer of one token, warm")
+
+
+def _crowd(client: httpx.Client, videos: list[str]) -> tuple[float, int]:
+    """Seconds for all questions, and how many these were."""
+    asked = [(video, n) for place, video in enumerate(videos) for n in range(PER_CLIP[place % len(PER_CLIP)])]
+    Random(0).shuffle(asked)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        list(threads.map(lambda one: _ask(client, *one), asked))
+    return time.perf_counter() - start, len(asked)
+
+
+def _first_token(client: httpx.Client, video: str, number: int) -> tuple[float, float]:
+    """Seconds to the first token of a stream, and of a whole answer of one token, each about a question of its own."""
+    body = {"video": {"id": video}, "temperature": 2.0, "seed": number}  # at 0, this model may end at once
+    start = time.perf_counter()
+    first = None
+    streamed = {**body, "question": question(1000 + number), "stream": True, "max_tokens": STREAM_TOKENS}
+    with client.stream("POST", "/v1/answers", json=streamed) as response:
+        for line in response.iter_lines():
+            if first is None and line.startswith("event: "):
+                first = time.perf_counter() - start
+    start = time.perf_counter()
+    client.post("/v1/answers", json={**body, "question": question(2000 + number), "max_tokens": 1}).raise_for_status()
+    return first or 0.0, time.perf_counter() - start
+
+
+def _uploaded(client: httpx.Client, video: bytes) -> str:
+    response = client.post("/v1/videos", files={"video": ("clip.mp4", video)}).raise_for_status()
+    return str(response.json()["id"])
+
+
+def _ask(client: httpx.Client, video: str, number: int) -> dict[str, Any]:
+    body = {"video": {"id": video}, "question": question(number), "options": OPTIONS}
+    found: dict[str, Any] = json.loads(client.post("/v1/answers", json=body).raise_for_status().text)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.crowd", description=__doc__)
+    parser.add_argument("--preset", choices=["tiny", "bench"], default="bench", help="random weights of this size")
+    parser.add_argument("--clip", type=Path, default=Path("models/tiny/sample/clip.mp4"))
+    parser.add_argument("--port", type=int, default=8896)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = f"{directory}/checkpoint"
+        make(Path(checkpoint), ModelConfig.preset(arguments.preset))
+        for record in measure(checkpoint, arguments.clip, arguments.port, f"{directory}/store"):
+            print(record.line(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
