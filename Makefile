@@ -14,10 +14,11 @@ help: ## this list
 
 install: $(INSTALLED) ## the virtual environment in .venv, with the locked versions
 
-$(INSTALLED): pyproject.toml requirements.lock
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsr-serve needs Python 3.11 or newer: PYTHON=python3.11 make ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		--editable '.[dev]' --editable './clients/python[explain]'
 	@touch $@
 
 run: $(INSTALLED) ## install, serve, ask the sample question, go on serving until Ctrl-C

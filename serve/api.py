@@ -10,17 +10,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 
 from models.config import ModelConfig
-from serve import metrics, problems
+from serve import metrics
 from serve.answers import AnswerBackend, Answers
 from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
 from serve.errors import NotSupported, ServiceError
 from serve.measured import Measured
 from serve.messages import Report
-from serve.openapi import ANSWER_BODY, ANSWER_RESPONSES, CHAT_BODY, OPENAI_ERRORS, PROBLEMS, VIDEO_BODY
+from serve.openapi import (
+    ANSWER_BODY,
+    ANSWER_EVENTS,
+    CHAT_BODY,
+    CHAT_EVENTS,
+    VIDEO_BODY,
+    Documented,
+    openai_errors,
+    problems,
+)
 from serve.playground.routes import playground
+from serve.problems import install
 from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
@@ -56,13 +67,13 @@ def create_app(
 
     `sample`: a directory with a clip and a question, for the page to begin with.
     """
-    app = FastAPI(
+    app = Documented(
         title="dsr-serve",
         version=version("dsr-serve"),
         summary="Ask a video how things move in 3D over time.",
     )
     forms = dict.fromkeys(("/v1/chat/", "/v1/models"), as_openai)
-    problems.install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
+    install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured)
     videos = Videos(backend, store)
     _add_answers(app, Answers(backend, videos, model, settings.deadline_seconds))
@@ -78,7 +89,7 @@ def _add_answers(app: FastAPI, answers: Answers) -> None:
         "/v1/answers",
         response_model=Answer,
         openapi_extra=ANSWER_BODY,
-        responses={**PROBLEMS, **ANSWER_RESPONSES},
+        responses={**ANSWER_EVENTS, **problems(400, 404, 413, 415, 422, 429, 503, 504)},
         tags=["answers"],
     )
     route(answers.answer)
@@ -90,30 +101,37 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         "/v1/chat/completions",
         response_model=ChatCompletion,
         openapi_extra=CHAT_BODY,
-        responses=OPENAI_ERRORS,
+        responses={**CHAT_EVENTS, **openai_errors(400, 404, 413, 415, 422, 429, 503, 504)},
         tags=tags,
     )
     complete(chat.complete)
-    app.get("/v1/models", response_model=ModelList, tags=tags)(chat.models)
+    app.get("/v1/models", response_model=ModelList, responses=openai_errors(), tags=tags)(chat.models)
 
 
 def _add_videos(app: FastAPI, videos: Videos) -> None:
     tags: list[Any] = ["videos"]
     upload = app.post(
-        "/v1/videos", response_model=Video, status_code=201, openapi_extra=VIDEO_BODY, responses=PROBLEMS, tags=tags
+        "/v1/videos",
+        response_model=Video,
+        status_code=201,
+        openapi_extra=VIDEO_BODY,
+        responses=problems(400, 413, 415, 422, 429, 503),
+        tags=tags,
     )
     upload(videos.upload)
-    app.get("/v1/videos", response_model=VideoList, responses=PROBLEMS, tags=tags)(videos.list)
-    app.get("/v1/videos/{video}", response_model=Video, responses=PROBLEMS, tags=tags)(videos.get)
-    app.delete("/v1/videos/{video}", status_code=204, responses=PROBLEMS, tags=tags)(videos.delete)
+    page = app.get("/v1/videos", response_model=VideoList, responses=problems(400, 422, 429, 503), tags=tags)
+    page(videos.list)
+    one = app.get("/v1/videos/{video}", response_model=Video, responses=problems(404, 415, 422, 429, 503), tags=tags)
+    one(videos.get)
+    app.delete("/v1/videos/{video}", status_code=204, responses=problems(404, 422, 429, 503), tags=tags)(videos.delete)
 
 
 def _add_operation(app: FastAPI, operation: Operation) -> None:
     tags: list[Any] = ["operation"]
-    app.get("/livez", tags=tags)(operation.live)
-    app.get("/readyz", responses={503: PROBLEMS[503]}, tags=tags)(operation.ready)
-    app.get("/metrics", tags=tags)(operation.metrics)
-    app.delete("/v1/caches", status_code=204, responses={400: PROBLEMS[400]}, tags=tags)(operation.flush)
+    app.get("/livez", responses=problems(), tags=tags)(operation.live)
+    app.get("/readyz", responses=problems(503), tags=tags)(operation.ready)
+    app.get("/metrics", response_class=PlainTextResponse, responses=problems(), tags=tags)(operation.metrics)
+    app.delete("/v1/caches", status_code=204, responses=problems(400), tags=tags)(operation.flush)
 
 
 class Operation:

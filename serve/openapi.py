@@ -1,18 +1,65 @@
-"""What FastAPI cannot read off a route whose body has two forms: the bodies, and the errors that all routes share."""
+"""What FastAPI cannot read off the routes: bodies in two forms, errors and their media types, events, headers."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from fastapi import FastAPI
+
 from serve.chat_schemas import ChatRequest, OpenAIError
+from serve.guard import REQUEST_ID_HEADER
+from serve.problems import MEDIA_TYPE
 from serve.schemas import AnswerParameters, AnswerRequest, Problem
 
-_FILE = {"type": "string", "format": "binary", "description": "the video file"}
+Responses = dict[int | str, dict[str, Any]]
+
+_ERRORS = {
+    400: "malformed, or not supported in this version",
+    404: "no video of this id",
+    413: "too large",
+    415: "not a video",
+    422: "undecodable, or out of limits",
+    429: "too busy: see Retry-After",
+    500: "an error of the service's own; its log knows more by the request's id",
+    503: "not ready, or lost: see Retry-After",
+    504: "no answer within the deadline",
+}
+_COMES_BACK = ("429", "503")
+_REQUEST_ID = {
+    "name": REQUEST_ID_HEADER,
+    "in": "header",
+    "description": "kept when it has at most 128 letters, digits and `._:-` and begins with one of the first two; "
+    "else the service makes one",
+    "schema": {"type": "string"},
+}
+_HEADERS = {
+    "RequestId": {
+        "description": "by which the service's log knows the request",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"},
+    },
+    "RetryAfter": {
+        "description": "seconds until a new attempt makes sense",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
 
 
-def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"video": _FILE, **properties}, "required": ["video", *required]}
-    return {"schema": schema}
+def problems(*statuses: int) -> Responses:
+    """The errors of a route, which 500 always is one of."""
+    return {status: {"model": Problem, "description": _ERRORS[status]} for status in sorted({*statuses, 500})}
+
+
+def openai_errors(*statuses: int) -> Responses:
+    return {status: {**answer, "model": OpenAIError} for status, answer in problems(*statuses).items()}
+
+
+def events(description: str, example: str) -> Responses:
+    """The 200 that a route has besides its JSON. OpenAPI 3.1 cannot say what is inside of the events."""
+    content = {"schema": {"type": "string", "description": description}, "example": example}
+    return {200: {"content": {"text/event-stream": content}}}
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
@@ -32,46 +79,96 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-ANSWER_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": inlined(AnswerRequest.model_json_schema())},
-            "multipart/form-data": _form(AnswerParameters.model_json_schema()["properties"], ["question"]),
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A form has no null: what may be one may be absent."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if not kinds:
+        return schema
+    [kind] = kinds
+    return {**kind, **{name: value for name, value in schema.items() if name not in ("anyOf", "default")}}
+
+
+def _form(properties: dict[str, Any], required: list[str], example: dict[str, Any]) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary", "description": "the video file"}
+    fields = {name: _without_null(schema) for name, schema in properties.items()}
+    schema = {"type": "object", "properties": {"video": file, **fields}, "required": ["video", *required]}
+    if fields:
+        schema["additionalProperties"] = False
+    return {"schema": schema, "example": {"video": "(the bytes of clip.mp4)", **example}}
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_QUESTION = "How does the distance between the red car and the camera change?"
+_CHOICES = {"question": _QUESTION, "options": ["It becomes larger.", "It becomes smaller."]}
+_BY_ID = {"video": {"id": "vid_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}}
+_URL = {"type": "video_url", "video_url": {"url": f"dsr://{_BY_ID['video']['id']}"}}
+_MESSAGE = {"role": "user", "content": [_URL, {"type": "text", "text": _QUESTION}]}
+
+ANSWER_BODY = _body(
+    {
+        "application/json": {
+            "schema": inlined(AnswerRequest.model_json_schema()),
+            "examples": {
+                "choice": {"summary": "the probabilities of options", "value": {**_BY_ID, **_CHOICES}},
+                "text": {
+                    "summary": "free text, as it is written",
+                    "value": {**_BY_ID, "question": _QUESTION, "max_tokens": 128, "stream": True},
+                },
+            },
         },
+        "multipart/form-data": _form(AnswerParameters.model_json_schema()["properties"], ["question"], _CHOICES),
     }
-}
-ANSWER_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": 'event: token\ndata: {"text": "It grows"}\n\nevent: answer\ndata: {"id": "ans_5f0c", …}\n\n',
-            }
+)
+CHAT_BODY = _body(
+    {
+        "application/json": {
+            "schema": inlined(ChatRequest.model_json_schema()),
+            "example": {"model": "dsr-tiny", "messages": [_MESSAGE], "max_tokens": 64},
         }
     }
-}
-CHAT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": inlined(ChatRequest.model_json_schema())}},
-    }
-}
-VIDEO_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": _form({}, [])}}}
+)
+VIDEO_BODY = _body({"multipart/form-data": _form({}, [], {})})
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
-        400: "malformed, or not supported in this version",
-        404: "no video of this id",
-        413: "too large",
-        415: "not a video",
-        422: "undecodable, or out of limits",
-        429: "too busy: see Retry-After",
-        503: "not ready: see Retry-After",
-        504: "no answer within the deadline",
-    }.items()
-}
-OPENAI_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {**answer, "model": OpenAIError} for status, answer in PROBLEMS.items()
-}
+ANSWER_EVENTS = events(
+    "with `stream`. `token`: `text`, the next part of it; then `answer`: as without `stream`; or `error`: a Problem",
+    'event: token\ndata: {"text": "It grows"}\n\nevent: answer\ndata: {"id": "ans_5f0c", …}\n\n',
+)
+CHAT_EVENTS = events(
+    "with `stream`: OpenAI's chunks, then `[DONE]`; or an error in OpenAI's form",
+    'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "It grows"}}], …}\n\n'
+    "data: [DONE]\n\n",
+)
+
+
+class Documented(FastAPI):
+    """An application whose document says, too, what every response has: its media type and its headers."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(super().openapi())
+        return self.openapi_schema
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    document = copy.deepcopy(document)
+    components = document.setdefault("components", {})
+    components["headers"] = _HEADERS
+    components["parameters"] = {"RequestId": _REQUEST_ID}
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
+            for status, response in operation["responses"].items():
+                _complete(status, response)
+    return document
+
+
+def _complete(status: str, response: dict[str, Any]) -> None:
+    headers = response["headers"] = {REQUEST_ID_HEADER: {"$ref": "#/components/headers/RequestId"}}
+    if status in _COMES_BACK:
+        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    content = response.get("content", {})
+    if content.get("application/json", {}).get("schema") == {"$ref": "#/components/schemas/Problem"}:
+        content[MEDIA_TYPE] = content.pop("application/json")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, BinaryIO, Protocol
 
 from fastapi import Path, Query, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 
 from models.errors import InputError
@@ -22,7 +23,7 @@ MAX_PAGE = 100
 
 VideoId = Annotated[str, Path(max_length=128, description="as `POST /v1/videos` returned it")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="videos on one page")]
-After = Annotated[str | None, Query(pattern=f"^{VIDEO_ID.pattern}$", description="`next` of the page before")]
+After = Annotated[str | SkipJsonSchema[None], Query(pattern=f"^{VIDEO_ID.pattern}$", description="`next` of the page before")]
 
 
 class VideoBackend(Protocol):

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.crowd [--preset bench]`: many users at once, against the model asked one by one in one process.
+"""`python -m tests.bench.crowd [--preset bench]`: many users at once, against the model asked one by one, in process.
 
 16 clients ask 2.6 questions about each of a number of clips that the service has never seen, in an order in which the
 questions about a clip lie apart, as those of different users do. Then one client streams.

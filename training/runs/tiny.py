@@ -44,8 +44,8 @@ class TinyConfig:
     pages has no options. `noise`: most that the true samples are off by in "read", in their own units. `guided`: share
     of the questions whose heads are pointed at their things while looking is learned. `video`: share of the steps, the
     last ones, in which video tokens stand before geometry tokens: they tell this model little, and double its work.
-    `pi3`: a π³ or any checkpoint with an encoder; "read" needs none. `init`: what to go on from, the run before this one
-    or a checkpoint; of a checkpoint the heads of the lessons are not kept, so that these start anew.
+    `pi3`: a π³ or any checkpoint with an encoder; "read" needs none. `init`: what to go on from, the run before this
+    one or a checkpoint, which has no heads of the lessons: these start anew then.
     """
 
     lesson: str

@@ -1,0 +1,231 @@
+"""The client for code that awaits, on asyncio. `_client` has the same methods for code that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import httpx
+
+from . import _call
+from ._call import Call, translated
+from ._errors import UnknownVideo
+from ._events import EventReader
+from ._form import Progress
+from ._json import Json
+from ._models import Answer, Health, Video
+from ._question import Geometry, Question
+from ._retry import AsyncRetryTransport, Retries
+from ._settings import Settings, Timeout
+from ._source import FileKey, Link, Source, Uploads, VideoLike, file_of, source_of
+from ._stream import AsyncAnswerStream, Event
+from ._videos import AsyncVideos
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """Asks a dsr-serve service. May be shared by tasks of one loop; close it, or use it in an `async with`.
+
+    `url`: the service; default: the environment's DSR_URL, else http://127.0.0.1:8000. `api_key`: default DSR_API_KEY.
+    `timeout`: seconds of silence that are borne while waiting for an answer (310), or an `httpx.Timeout` for every
+    phase; never a bound on the whole call. `retries`: how often a request is sent again when there is no connection, or
+    when the service answers 429 or 503. `transport`: what sends the requests, for a proxy or TLS of your own.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: Timeout | None = None,
+        retries: int | Retries = 2,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = Settings.resolve(url, api_key, timeout, retries)
+        inner = transport or httpx.AsyncHTTPTransport(verify=self._settings.tls(), proxy=self._settings.proxy())
+        self._http = httpx.AsyncClient(
+            base_url=self._settings.url,
+            headers=self._settings.headers(),
+            timeout=self._settings.timeout,
+            transport=AsyncRetryTransport(inner, self._settings.retries),
+        )
+        self._uploads = Uploads(asyncio.Lock)
+        self.videos = AsyncVideos(self._send, self._uploads.forget)
+
+    @property
+    def url(self) -> str:
+        return self._settings.url
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.url!r})"
+
+    async def ask(
+        self,
+        video: VideoLike,
+        question: str,
+        options: Sequence[str] = (),
+        *,
+        frames: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        geometry: Geometry | None = None,
+        explain: bool = False,
+        timeout: Timeout | None = None,
+    ) -> Answer:
+        """Answers a question about a video: with `options`, which of them; without, in free words.
+
+        `video`: a path, the bytes, a binary file, an uploaded `Video` or its id, or an http(s) URL. A path is uploaded
+        once per client, and once more when the service has dropped it. What is not given is left to the service.
+        """
+        asked = Question.of(
+            question,
+            options,
+            stop,
+            frames=frames,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            geometry=geometry,
+            explain=explain,
+        )
+        source = source_of(video)
+        if not isinstance(source, Path):
+            return await self._answer(_call.answers(asked, source, timeout))
+        key = FileKey.of(source)
+        link = await self._uploaded(key, timeout)
+        try:
+            return await self._answer(_call.answers(asked, link, timeout))
+        except UnknownVideo:
+            self._uploads.forget(link.value)
+        return await self._answer(_call.answers(asked, await self._uploaded(key, timeout), timeout))
+
+    def stream(
+        self,
+        video: VideoLike,
+        question: str,
+        options: Sequence[str] = (),
+        *,
+        frames: int | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        geometry: Geometry | None = None,
+        explain: bool = False,
+        timeout: Timeout | None = None,
+    ) -> AsyncAnswerStream:
+        """As `ask`, but `Token`s as they come and the `Answer` last. Use it in an `async with`."""
+        asked = Question.of(
+            question,
+            options,
+            stop,
+            frames=frames,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            geometry=geometry,
+            explain=explain,
+            stream=True,
+        )
+        return AsyncAnswerStream(self._events(asked, source_of(video), timeout))
+
+    async def upload(
+        self, video: VideoLike, *, progress: Progress | None = None, timeout: Timeout | None = None
+    ) -> Video:
+        """Sends a video, piece by piece from disk, and tells what it is. The same bytes get the same id again.
+
+        `progress(sent, total)` is called after every piece; `total` is None when a file does not tell its size.
+        """
+        file = file_of(video)
+        if not isinstance(file, Path):
+            return await self._upload(file, "video", progress, timeout)
+        key = FileKey.of(file)
+        async with self._uploads.lock(key):
+            return await self._upload_file(key, progress, timeout)
+
+    async def health(self, *, timeout: Timeout | None = 10) -> Health:
+        """Whether every stage is ready. ConnectionFailed when nobody answers at all."""
+        request = _call.health_probe(timeout).build(self._http)
+        with translated(self._settings, request):
+            return _call.health_of(await self._http.send(request))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, call: Call) -> Json:
+        request = call.build(self._http)
+        with translated(self._settings, request):
+            return _call.check(await self._http.send(request))
+
+    async def _answer(self, call: Call) -> Answer:
+        request = call.build(self._http)
+        with translated(self._settings, request):
+            response = await self._http.send(request)
+            return Answer.of(_call.check(response), _call.request_id_of(response))
+
+    async def _upload(self, file: BinaryIO, name: str, progress: Progress | None, timeout: Timeout | None) -> Video:
+        return Video.of(await self._send(_call.upload(file, name, progress, timeout)))
+
+    async def _upload_file(self, key: FileKey, progress: Progress | None, timeout: Timeout | None) -> Video:
+        with key.path.open("rb") as file:
+            video = await self._upload(file, key.path.name, progress, timeout)
+        self._uploads.remember(key, video.id)
+        return video
+
+    async def _uploaded(self, key: FileKey, timeout: Timeout | None) -> Link:
+        async with self._uploads.lock(key):
+            return Link("id", self._uploads.get(key) or (await self._upload_file(key, None, timeout)).id)
+
+    async def _events(self, asked: Question, source: Source, timeout: Timeout | None) -> AsyncGenerator[Event, None]:
+        heard = False
+        for last in (False, True):
+            given = await self._uploaded(FileKey.of(source), timeout) if isinstance(source, Path) else source
+            try:
+                async with aclosing(self._listen(_call.answers(asked, given, timeout))) as events:
+                    async for event in events:
+                        heard = True
+                        yield event
+                return
+            except UnknownVideo:
+                if heard or last or not isinstance(source, Path) or not isinstance(given, Link):
+                    raise
+                self._uploads.forget(given.value)
+
+    async def _listen(self, call: Call) -> AsyncGenerator[Event, None]:
+        """The events of one request. Ends with the answer, and then or when it is closed the connection is dropped."""
+        request = call.build(self._http)
+        with translated(self._settings, request):
+            response = await self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    await response.aread()
+                    _call.check(response)
+                _call.check_events(response)
+                reader = EventReader(_call.request_id_of(response))
+                async for piece in response.aiter_bytes():
+                    for event in reader.feed(piece):
+                        yield event
+                        if isinstance(event, Answer):
+                            return
+                raise reader.finish()
+            finally:
+                await response.aclose()
