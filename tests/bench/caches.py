@@ -1,13 +1,11 @@
-"""`python -m tests.bench.caches`: 200 different clips pass through small caches; none of these may outgrow its budget.
+"""`python -m tests.bench caches`: 200 different clips pass through small caches; none of these may outgrow its budget.
 
 The budgets are some clips each, so that every cache evicts. After every tenth clip the service's own metrics are read.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,17 +62,3 @@ def _resident_mib() -> float:
     replicas = [pid for pid, command in descendants().items() if "ray::ServeReplica" in command]
     pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in replicas]
     return sum(pages) * 4096 / MiB
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.caches", description=__doc__)
-    parser.add_argument("--clip", type=Path, default=Path("models/tiny/sample/clip.mp4"))
-    parser.add_argument("--port", type=int, default=8895)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        for record in measure(arguments.clip, arguments.port, f"{directory}/store"):
-            print(record.line(), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.crowd [--preset bench]`: many users at once, against the model asked one by one, in process.
+"""`python -m tests.bench crowd`: many users at once, against the model asked one by one, in process.
 
 16 clients ask 2.6 questions about each of a number of clips that the service has never seen, in an order in which the
 questions about a clip lie apart, as those of different users do. Then one client streams.
@@ -6,9 +6,7 @@ questions about a clip lie apart, as those of different users do. Then one clien
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +16,10 @@ from typing import Any
 
 import httpx
 
-from models.config import ModelConfig
 from models.vlm import VisionLanguageModel
 from serve.local import read_settings, running, wait_until_ready
 from tests.bench.record import Record, median
 from tests.bench.service import OPTIONS, best_reference, question, unseen
-from training.embedded import make
 
 CLIENTS = 16
 PER_CLIP = (3, 2, 3, 2, 3)  # 2.6 on average
@@ -83,20 +79,3 @@ def _ask(client: httpx.Client, video: str, number: int) -> dict[str, Any]:
     body = {"video": {"id": video}, "question": question(number), "options": OPTIONS}
     found: dict[str, Any] = json.loads(client.post("/v1/answers", json=body).raise_for_status().text)
     return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.crowd", description=__doc__)
-    parser.add_argument("--preset", choices=["tiny", "bench"], default="bench", help="random weights of this size")
-    parser.add_argument("--clip", type=Path, default=Path("models/tiny/sample/clip.mp4"))
-    parser.add_argument("--port", type=int, default=8896)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        checkpoint = f"{directory}/checkpoint"
-        make(Path(checkpoint), ModelConfig.preset(arguments.preset))
-        for record in measure(checkpoint, arguments.clip, arguments.port, f"{directory}/store"):
-            print(record.line(), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -126,14 +126,18 @@ async def _timed(work: Awaitable[T]) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
+async def run(preset: str, runs: int = 3) -> list[Record]:
+    """`measure` with random weights of a preset."""
+    worker = TorchWorker(threads=1)
+    return await measure(Bench(Model.random(ModelConfig.preset(preset), worker), worker), runs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.engine", description=__doc__)
     parser.add_argument("--preset", choices=["tiny", "bench"], default="bench")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    worker = TorchWorker(threads=1)
-    bench = Bench(Model.random(ModelConfig.preset(arguments.preset), worker), worker)
-    for record in asyncio.run(measure(bench, arguments.runs)):
+    for record in asyncio.run(run(arguments.preset, arguments.runs)):
         print(record.line(), flush=True)
 
 

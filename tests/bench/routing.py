@@ -1,4 +1,4 @@
-"""`python -m tests.bench.routing`: what routing by clip is worth with three decoders, before and after one is killed.
+"""`python -m tests.bench routing`: what routing by clip is worth with three decoders, before and after one is killed.
 
 Twelve clips, and several rounds of new questions about each. Of the questions about a clip that was asked about before,
 the share is given whose answer found the clip's keys and values in the decoder. Three decoders that are chosen without
@@ -7,10 +7,8 @@ regard to the clip each compute every clip: with Ray's default router the first 
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,18 +128,3 @@ def _kill_one_soon() -> None:
 def _complete() -> bool:
     """Whether Serve has all decoders again."""
     return serve.status().applications[APP].deployments["decoder"].replica_states.get("RUNNING") == DECODERS
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.routing", description=__doc__)
-    parser.add_argument("--checkpoint", default="models/tiny", help="what is measured")
-    parser.add_argument("--clip", type=Path, default=Path("models/tiny/sample/clip.mp4"))
-    parser.add_argument("--port", type=int, default=8897)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        for record in measure(arguments.checkpoint, arguments.clip, arguments.port, f"{directory}/store"):
-            print(record.line(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
