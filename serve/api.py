@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
 
 from models.config import ModelConfig
 from serve import metrics
@@ -27,6 +26,7 @@ from serve.openapi import (
     CHAT_EVENTS,
     VIDEO_BODY,
     Documented,
+    Responses,
     openai_errors,
     problems,
 )
@@ -130,7 +130,8 @@ def _add_operation(app: FastAPI, operation: Operation) -> None:
     tags: list[Any] = ["operation"]
     app.get("/livez", responses=problems(), tags=tags)(operation.live)
     app.get("/readyz", responses=problems(503), tags=tags)(operation.ready)
-    app.get("/metrics", response_class=PlainTextResponse, responses=problems(), tags=tags)(operation.metrics)
+    text: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+    app.get("/metrics", response_class=Response, responses={**text, **problems()}, tags=tags)(operation.metrics)
     app.delete("/v1/caches", status_code=204, responses=problems(400), tags=tags)(operation.flush)
 
 

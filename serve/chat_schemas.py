@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.errors import InvalidQuestion
 from models.prompt import Turn
 from serve.errors import Malformed, NotSupported
-from serve.schemas import MAX_FRAMES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS
+from serve.schemas import MAX_FRAMES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, WHOLE
 
 MAX_MESSAGES = 64
 MAX_TEXT_CHARS = 8000
@@ -90,15 +90,15 @@ class ChatRequest(BaseModel):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_TOKENS)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_TOKENS)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_TOKENS), WHOLE] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_TOKENS), WHOLE] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     stop: Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)] | list[str] | None = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63), WHOLE] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_ALTERNATIVES)] = None
-    frames: Annotated[int | None, Field(ge=1, le=MAX_FRAMES)] = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_ALTERNATIVES), WHOLE] = None
+    frames: Annotated[int | None, Field(ge=1, le=MAX_FRAMES), WHOLE] = None
     geometry: Literal["gsm", "off"] = "gsm"
 
     @model_validator(mode="after")

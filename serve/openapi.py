@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serve.chat_schemas import ChatRequest, OpenAIError
+from serve.chat_schemas import ChatChunk, ChatRequest, OpenAIError
 from serve.guard import REQUEST_ID_HEADER
 from serve.problems import MEDIA_TYPE
 from serve.schemas import AnswerParameters, AnswerRequest, Problem
@@ -25,7 +25,7 @@ _ERRORS = {
     503: "not ready, or lost: see Retry-After",
     504: "no answer within the deadline",
 }
-_COMES_BACK = ("429", "503")
+_WITH_RETRY_AFTER = ("429", "503")
 _REQUEST_ID = {
     "name": REQUEST_ID_HEADER,
     "in": "header",
@@ -56,10 +56,17 @@ def openai_errors(*statuses: int) -> Responses:
     return {status: {**answer, "model": OpenAIError} for status, answer in problems(*statuses).items()}
 
 
-def events(description: str, example: str) -> Responses:
-    """The 200 that a route has besides its JSON. OpenAPI 3.1 cannot say what is inside of the events."""
-    content = {"schema": {"type": "string", "description": description}, "example": example}
+def events(description: str, example: str, *kinds: dict[str, Any]) -> Responses:
+    """The 200 that a route has besides its JSON: a stream of events, each of one of these kinds."""
+    content = {"schema": {"description": description, "anyOf": list(kinds)}, "example": example}
     return {200: {"content": {"text/event-stream": content}}}
+
+
+def _event(schema: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    """One event, whose `data` is JSON of that `schema`."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    properties = {"data": data} if name is None else {"event": {"const": name}, "data": data}
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A form has no null: what may be one may be absent."""
+    """A form and a URL have no null: what may be one may be absent."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if not kinds:
         return schema
@@ -91,7 +98,11 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _form(properties: dict[str, Any], required: list[str], example: dict[str, Any]) -> dict[str, Any]:
     file = {"type": "string", "format": "binary", "description": "the video file"}
     fields = {name: _without_null(schema) for name, schema in properties.items()}
-    schema = {"type": "object", "properties": {"video": file, **fields}, "required": ["video", *required]}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"video": file, **fields},
+        "required": ["video", *required],
+    }
     if fields:
         schema["additionalProperties"] = False
     return {"schema": schema, "example": {"video": "(the bytes of clip.mp4)", **example}}
@@ -132,14 +143,21 @@ CHAT_BODY = _body(
 )
 VIDEO_BODY = _body({"multipart/form-data": _form({}, [], {})})
 
+_WORDS = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 ANSWER_EVENTS = events(
-    "with `stream`. `token`: `text`, the next part of it; then `answer`: as without `stream`; or `error`: a Problem",
+    "with `stream`, one event: `token` has the next part of the text; last comes `answer`, or `error`",
     'event: token\ndata: {"text": "It grows"}\n\nevent: answer\ndata: {"id": "ans_5f0c", …}\n\n',
+    _event(_WORDS, "token"),
+    _event({"$ref": "#/components/schemas/Answer"}, "answer"),
+    _event({"$ref": "#/components/schemas/Problem"}, "error"),
 )
 CHAT_EVENTS = events(
-    "with `stream`: OpenAI's chunks, then `[DONE]`; or an error in OpenAI's form",
+    "with `stream`, one event: OpenAI's chunks, then `[DONE]`; or an error",
     'data: {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "It grows"}}], …}\n\n'
     "data: [DONE]\n\n",
+    _event(inlined(ChatChunk.model_json_schema())),
+    _event({"$ref": "#/components/schemas/OpenAIError"}),
+    {"type": "object", "properties": {"data": {"const": "[DONE]"}}, "required": ["data"]},
 )
 
 
@@ -159,7 +177,9 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     components["parameters"] = {"RequestId": _REQUEST_ID}
     for path in document["paths"].values():
         for operation in path.values():
-            operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/RequestId"})
+            parameters = operation.get("parameters", [])
+            given = [{**parameter, "schema": _without_null(parameter["schema"])} for parameter in parameters]
+            operation["parameters"] = [*given, {"$ref": "#/components/parameters/RequestId"}]
             for status, response in operation["responses"].items():
                 _complete(status, response)
     return document
@@ -167,7 +187,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _complete(status: str, response: dict[str, Any]) -> None:
     headers = response["headers"] = {REQUEST_ID_HEADER: {"$ref": "#/components/headers/RequestId"}}
-    if status in _COMES_BACK:
+    if status in _WITH_RETRY_AFTER:
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     content = response.get("content", {})
     if content.get("application/json", {}).get("schema") == {"$ref": "#/components/schemas/Problem"}:

@@ -7,7 +7,8 @@ import binascii
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field, ValidationError
+from pydantic.functional_validators import BeforeValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.errors import InputError, OutOfLimits
@@ -20,13 +21,10 @@ MAX_FRAMES = 256
 MAX_TOKENS = 4096
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
 _BOUNDS = ("le", "lt", "ge", "gt", "max_length", "min_length")
-_PLACES = (  # where FastAPI says that a field stands
-    "body",
-    "query",
-    "path",
-    "header",
-    "cookie",
-)
+_PLACES = ("body", "query", "path", "header", "cookie")  # where FastAPI says that a field stands
+_ONE_SOURCE: list[Any] = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in ("id", "data", "url")
+]
 _ID = "vid_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -53,7 +51,11 @@ class _Base64(EncoderProtocol):
         return "base64"
 
 
-Base64 = Annotated[bytes, Field(strict=False), EncodedBytes(encoder=_Base64)]  # strictly, text is no bytes
+_BASE64 = {"contentEncoding": "base64", "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
+# Not strict: strictly, text is no bytes.
+Base64 = Annotated[bytes, Field(strict=False, json_schema_extra=_BASE64), EncodedBytes(encoder=_Base64)]
+# 32.0 is an integer in JSON, and many languages write it so.
+WHOLE = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 Option = Annotated[str, Field(max_length=MAX_OPTION_CHARS, json_schema_extra={"minLength": 1})]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -62,6 +64,8 @@ Seconds = Annotated[float, Field(ge=0, description="seconds")]
 
 class VideoSource(Strict):
     """Where the video is: exactly one of the three."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": _ONE_SOURCE})
 
     id: Annotated[
         str | None, Field(min_length=1, max_length=128, examples=[_ID], description="of an uploaded video")
@@ -98,15 +102,17 @@ class AnswerParameters(Strict):
         tuple[Option, ...],
         Field(
             strict=False,  # JSON has lists, and a strict tuple takes none from Python
-            json_schema_extra={"maxItems": len(LETTERS)},
+            json_schema_extra={"maxItems": len(LETTERS), "uniqueItems": True},
             description="none for a free answer, or 2 to 26 distinct ones: A, B, …",
             examples=[["It becomes larger.", "It becomes smaller."]],
         ),
     ] = ()
     frames: Annotated[
-        int | None, Field(ge=1, le=MAX_FRAMES, description="frames sampled from the video; by default the model's own")
+        int | None,
+        Field(ge=1, le=MAX_FRAMES, description="frames sampled from the video; by default the model's own"),
+        WHOLE,
     ] = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS, description="longest free answer, in tokens")] = 64
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS, description="longest free answer, in tokens"), WHOLE] = 64
     temperature: Annotated[float, Field(ge=0, le=2, description="of a free answer; 0: always the likeliest token")] = (
         0.0
     )
@@ -121,7 +127,9 @@ class AnswerParameters(Strict):
             description="a free answer ends before any of these",
         ),
     ] = ()
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63, description="the same seed draws the same answer")] = None
+    seed: Annotated[
+        int | None, Field(ge=-(2**63), lt=2**63, description="the same seed draws the same answer"), WHOLE
+    ] = None
     geometry: Annotated[
         Literal["gsm", "off"], Field(description="'gsm': with the geometry tokens; 'off': the base model alone")
     ] = "gsm"

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, BinaryIO, Protocol
 
 from fastapi import Path, Query, Request, Response
-from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 
 from models.errors import InputError
@@ -23,7 +22,7 @@ MAX_PAGE = 100
 
 VideoId = Annotated[str, Path(max_length=128, description="as `POST /v1/videos` returned it")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="videos on one page")]
-After = Annotated[str | SkipJsonSchema[None], Query(pattern=f"^{VIDEO_ID.pattern}$", description="`next` of the page before")]
+After = Annotated[str | None, Query(pattern=f"^{VIDEO_ID.pattern}$", description="`next` of the page before")]
 
 
 class VideoBackend(Protocol):
@@ -92,7 +91,7 @@ class Videos:
     async def _if_held(self, video: str) -> Video | None:
         try:
             return await self._video(video)
-        except UnknownVideo:  # deleted meanwhile
+        except (UnknownVideo, InputError):  # deleted meanwhile; no video that anybody could ask about
             return None
 
 
