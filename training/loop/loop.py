@@ -34,10 +34,10 @@ NAMED = 16  # ids in a message
 @dataclass(frozen=True)
 class LoopConfig:
     """`out`: the run's directory. `accumulate`: micro-batches of a step on each worker. `warmup`, `floor`: shares of
-    the steps and of the peak learning rate. `clip`: largest norm of the gradient. `precision`: "float32" or "bf16"
-    (autocast). `checkpoint_blocks`: recompute blocks in the backward pass to save memory. Every `save_every` steps a
-    state is written, of which the last `keep` stay; every `evaluate_every` steps (0: only at the end) it is measured;
-    every `log_every`-th step and those are logged.
+    the steps and of the peak learning rate. `clip`: largest norm of the gradient. `precision`: "float32", "bf16"
+    (autocast), or "auto": bfloat16 where the device has instructions for it. `checkpoint_blocks`: recompute blocks in
+    the backward pass to save memory. Every `save_every` steps a state is written, of which the last `keep` stay; every
+    `evaluate_every` steps (0: only at the end) it is measured; every `log_every`-th step and those are logged.
     """
 
     out: str
@@ -55,8 +55,8 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bf16"):
-            raise ValueError(f"loop.precision is {self.precision!r}, expected 'float32' or 'bf16'")
+        if self.precision not in ("auto", "float32", "bf16"):
+            raise ValueError(f"loop.precision is {self.precision!r}, expected 'auto', 'float32' or 'bf16'")
         for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"loop.{name} is {getattr(self, name)}; it must be at least {least}")
@@ -126,13 +126,14 @@ class _Run:
 
     def __init__(self, task: Task, config: LoopConfig, world: World, out: Path) -> None:
         self.task, self.config, self.world, self.out = task, config, world, out
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and world.has_bf16)
         self.groups = groups.grouped(task.module, task.rates())
         if world.first:
             print(groups.table(self.groups), flush=True)
         if config.checkpoint_blocks:
             for block in task.blocks():
                 _recompute(block)
-        self.through = world.sharded(task.module, task.blocks(), config.precision == "bf16")
+        self.through = world.sharded(task.module, task.blocks(), self.bf16)
         self.groups = groups.grouped(task.module, task.rates())  # sharding made other parameters of them
         self.optim = groups.optimizer(self.groups)
         self.trained = [p for group in self.groups if not group.frozen for _, p in group.parameters]
@@ -220,7 +221,7 @@ class _Run:
     @contextmanager
     def _precision(self) -> Iterator[None]:
         with ExitStack() as stack:
-            if self.config.precision == "bf16":
+            if self.bf16:
                 stack.enter_context(warnings.catch_warnings())
                 # A norm with float32 weights on bfloat16 values: that is what we want.
                 warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")

@@ -53,6 +53,14 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def has_bf16(self) -> bool:
+        """Whether bfloat16 is fast here. A CPU without instructions for it takes ten times as long as for float32."""
+        if self.device.type != "cpu":
+            return True
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
     def wait(self) -> None:
         if self.size > 1:
             dist.barrier()

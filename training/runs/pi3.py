@@ -48,7 +48,7 @@ class Pi3RunConfig:
     cache: str = "runs/cache"
     processes: int = 2
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig("runs/tiny-pi3", 12000, floor=0.01, precision="bf16", evaluate_every=500)
+        default_factory=lambda: LoopConfig("runs/tiny-pi3", 12000, floor=0.01, precision="auto", evaluate_every=500)
     )
 
 

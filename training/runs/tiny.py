@@ -62,7 +62,7 @@ class TinyConfig:
     init: str | None = None
     cache: str = "runs/cache"
     processes: int = 2
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig("runs/tiny", 2000, precision="bf16"))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig("runs/tiny", 2000, precision="auto"))
 
     def __post_init__(self) -> None:
         for name in ("text", "guided", "video"):
@@ -73,7 +73,7 @@ class TinyConfig:
 
 
 def config(lesson: str, out: str, steps: int, **settings: Any) -> TinyConfig:
-    loop = LoopConfig(out, steps, precision="bf16", evaluate_every=500, floor=0.02)
+    loop = LoopConfig(out, steps, precision="auto", evaluate_every=500, floor=0.02)
     return replace(TinyConfig(lesson, loop=loop), **settings)
 
 

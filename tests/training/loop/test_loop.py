@@ -87,6 +87,15 @@ def test_bfloat16_learns_nearly_the_same(alone: Path, tmp_path: Path) -> None:
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=0.1, abs=0.03)
 
 
+@pytest.mark.parametrize("able", [{}, {"avx512_bf16": True}, {"amx_bf16": True}])
+def test_auto_is_bfloat16_where_the_processor_has_it(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    run(World.alone("cpu"), config(tmp_path, precision="auto"))
+    assert (losses(tmp_path) == losses(alone)) == (not able)
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     """Killed without a warning: what was logged after the last state is done again and logged once."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
