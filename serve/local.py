@@ -22,10 +22,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# A replica's code and its router share one event loop: what we do there is short, torch has a thread of its own. An
-# answer spends 12 % less time between the stages (`python -m tests.bench service`).
-os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
-os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
 
 import ray
 import yaml
