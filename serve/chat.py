@@ -21,7 +21,8 @@ from fastapi import Request
 from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.video import Sampling
-from serve.answers import AnswerBackend, Clock, Events
+from serve import metrics
+from serve.answers import AnswerBackend, Clock, Events, as_answer
 from serve.chat_schemas import (
     AssistantMessage,
     ChatChunk,
@@ -77,12 +78,14 @@ class Chat:
         try:
             async with self._videos.discarding(ask.clip.video, NotAVideo, Undecodable):
                 if not asked.stream:
-                    return head.whole(await clock.within(_last(items)))
+                    made = await clock.within(_last(items))
+                    head.observe(ask, made, clock)
+                    return head.whole(made)
                 first = await clock.within(anext(items))
         except BaseException:
             await items.aclose()
             raise
-        return EventStream(_events(request, head, first, items, clock))
+        return EventStream(_events(request, head, ask, first, items, clock))
 
     async def _ask(self, asked: ChatRequest) -> Ask:
         drawn = (asked.temperature or 0) > 0 and asked.seed is None
@@ -161,6 +164,10 @@ class _Head:
         self.logprobs = bool(asked.logprobs)
         self.include_usage = asked.stream_options is not None and asked.stream_options.include_usage
 
+    def observe(self, ask: Ask, made: Made[Reply], clock: Clock) -> None:
+        """Counts the answer as one of `POST /v1/answers` is counted."""
+        metrics.observe_answer(as_answer(self.model, ask, made, clock.arrived))
+
     def whole(self, made: Made[Reply]) -> ChatCompletion:
         reply = made.value
         choice = CompletionChoice(
@@ -176,7 +183,7 @@ class _Head:
 
 
 async def _events(
-    request: Request, head: _Head, first: Said | Made[Reply], items: Events, clock: Clock
+    request: Request, head: _Head, ask: Ask, first: Said | Made[Reply], items: Events, clock: Clock
 ) -> AsyncGenerator[Event, None]:
     async with aclosing(items):
         item = first
@@ -186,6 +193,7 @@ async def _events(
                 logprobs = _logprobs(item.tokens) if head.logprobs else None
                 yield head.event(ChunkChoice(delta=Delta(content=item.text), logprobs=logprobs))
                 item = await clock.within(anext(items))
+            head.observe(ask, item, clock)
             yield head.event(ChunkChoice(delta=Delta(), finish_reason=item.value.finish))
             if head.include_usage:
                 yield head.event(usage=_usage(item.value))

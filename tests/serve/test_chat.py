@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from models.prompt import Turn
+from serve import metrics
 from serve.chat import data_of
 from serve.errors import Malformed, StageLost
 from serve.messages import Ask
@@ -70,6 +71,16 @@ def test_a_stream_is_role_words_finish_and_usage(tmp_path: Path) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage.completion_tokens == 3
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_completion_is_counted_as_every_answer_is(tmp_path: Path, stream: bool) -> None:
+    def written() -> float:
+        return metrics.TOKENS.labels("completion")._value.get()
+
+    before = written()
+    assert post(SpeakingBackend(), tmp_path, messages=about(DATA_URL), stream=stream).status_code == 200
+    assert written() == before + 3
 
 
 def test_every_parameter_arrives_at_the_decoder(tmp_path: Path) -> None:
