@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.lessons.patches import Objects
@@ -65,16 +66,22 @@ class Asked:
 
 
 class SceneStore:
-    """Chunks and groups of training scenes under `directory`, by their numbers."""
+    """Chunks and groups of training scenes under `directory`, by their numbers.
 
-    def __init__(self, directory: Path, config: SceneConfig, per_scene: int = 48) -> None:
-        key = "-".join(str(value) for value in (VERSION, config.frames, *config.size, per_scene))
+    With `glimpses` a chunk has the K picked frames of its scenes and no cues: a quarter of the work and of the bytes,
+    and enough for lessons about single pictures.
+    """
+
+    def __init__(self, directory: Path, config: SceneConfig, per_scene: int = 48, glimpses: bool = False) -> None:
+        what = ("glimpses",) if glimpses else (per_scene,)
+        key = "-".join(str(value) for value in (VERSION, config.frames, *config.size, *what))
         self.directory, self.config, self.per_scene = directory / f"scenes-{key}", config, per_scene
+        self.make_chunk = _glimpses if glimpses else _chunk
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def chunk(self, number: int) -> dict[str, Any]:
         """Pictures, depth, masks, poses and objects of scenes `64 * number` and on; rendered when it is not there."""
-        return self._cached(f"chunk-{number:05d}.pt", partial(_chunk, number, self.config))
+        return self._cached(f"chunk-{number:05d}.pt", partial(self.make_chunk, number, self.config))
 
     def questions(self, group: int) -> list[Asked]:
         """Questions about the scenes of chunks `4 * group` and on; four at a time share their answers."""
@@ -148,8 +155,27 @@ def _chunk(number: int, config: SceneConfig) -> dict[str, Any]:
     return {**tensors, "cues": [row["cues"] for row in rows]}
 
 
+def _glimpses(number: int, config: SceneConfig) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    for start in range(0, CHUNK, TOGETHER):
+        whole = [sample_scene(Seeds.train(number * CHUNK + start + n), config) for n in range(TOGETHER)]
+        scenes = [scene.at(_picked(scene)) for scene in whole]
+        rows += [
+            _tensors(scene, rendered, np.arange(PICKED))
+            for scene, rendered in zip(scenes, render_many(scenes), strict=True)
+        ]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _picked(scene: Scene) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(scene.seed + 7).permutation(len(scene.times))[:PICKED])
+
+
 def _row(scene: Scene, rendered: Rendered) -> dict[str, Any]:
-    picked = np.sort(np.random.default_rng(scene.seed + 7).permutation(len(scene.times))[:PICKED])
+    return {**_tensors(scene, rendered, _picked(scene)), "cues": _packed(cues_of(scene, rendered))}
+
+
+def _tensors(scene: Scene, rendered: Rendered, picked: NDArray[np.int64]) -> dict[str, Tensor]:
     empty = MOST_OBJECTS - len(scene.bodies)
     kinds, colours = [kind.name for kind in KINDS], list(COLOURS)
     centres = np.stack([body.centres for body in scene.bodies], axis=1)
@@ -166,7 +192,6 @@ def _row(scene: Scene, rendered: Rendered) -> dict[str, Any]:
         "colours": torch.tensor([colours.index(body.colour) for body in scene.bodies] + [0] * empty),
         "centres": torch.from_numpy(np.pad(centres, pad)).float(),
         "forward": torch.from_numpy(np.pad(forward, pad)).float(),
-        "cues": _packed(cues_of(scene, rendered)),
     }
 
 

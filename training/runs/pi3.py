@@ -17,7 +17,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.checkpoint import load_pi3
+from models.checkpoint import load_encoder, load_pi3, open_layout
 from models.config import ModelConfig
 from models.encoder import patch_grid
 from models.pi3 import FusionConfig, HeadsConfig, Pi3, Pi3Config
@@ -36,10 +36,11 @@ HELD_OUT = 64  # scenes of the last chunk, never trained on
 @dataclass(frozen=True)
 class Pi3RunConfig:
     """`groups` of 256 scenes, kept in `cache`; `scenes` of a step; every `rebuild`-th step teaches the whole π³, the
-    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`: a folder
-    that this run has exported, whose weights it starts from in place of random ones."""
+    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`: what it
+    starts from in place of random weights, a folder that this run has exported, or a checkpoint, which has no more
+    than the encoder."""
 
-    groups: int = 24
+    groups: int = 96
     scenes: int = 6
     rebuild: int = 4
     lr: float = 2e-3
@@ -78,10 +79,17 @@ class Pi3Task:
         self.sizes = tiny_pi3()
         self.module = Pi3Lesson(self.sizes).to(device)
         if config.init is not None:
-            self.module.pi3.load_state_dict(load_pi3(Path(config.init), str(device)).state_dict())
-        store = SceneStore(Path(config.cache), SceneConfig())
+            self._start_from(config.init)
+        store = SceneStore(Path(config.cache), SceneConfig(), glimpses=True)
         prepared(store, config.groups, False, config.processes)
         self.chunks = [store.chunk(number) for number in range(config.groups * GROUP)]
+
+    def _start_from(self, init: str) -> None:
+        layout = open_layout(init)
+        if layout.kind == "pi3":
+            self.module.pi3.load_state_dict(load_pi3(Path(init), str(self.device)).state_dict())
+        else:
+            self.module.pi3.encoder.load_state_dict(load_encoder(layout, str(self.device)).state_dict())
 
     def rates(self) -> Sequence[Rate]:
         return [Rate("encoder", r"^pi3\.encoder", self.config.lr, 0.03), Rate("heads", "", self.config.lr, 0.03)]

@@ -7,7 +7,7 @@ Legend: F frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,12 @@ class Scene:
     bodies: tuple[Body, ...]
     look: Look
     camera_move: str
+
+    def at(self, frames: NDArray[np.int64]) -> Scene:
+        """The same scene at some of its frames alone, which can then be rendered without the others."""
+        bodies = tuple(replace(body, centres=body.centres[frames], axes=body.axes[frames]) for body in self.bodies)
+        poses = self.camera_to_world[frames]
+        return replace(self, times=self.times[frames], camera_to_world=poses, bodies=bodies)
 
     @property
     def video(self) -> str:
