@@ -76,7 +76,7 @@ class Answers:
         ask = self.ask(parameters, video)
         if parameters.stream:
             return await self._stream(request, ask, clock)
-        async with self._videos.discarding(video, NotAVideo, Undecodable):
+        async with self._videos.discarding(video, request, NotAVideo, Undecodable):
             made = await clock.within(self._backend.answer(ask))
         return self._answer(ask, made, clock)
 
@@ -84,7 +84,7 @@ class Answers:
         """What fails before the first word is an ordinary problem, with its own status."""
         items = self._backend.stream(ask)
         try:
-            async with self._videos.discarding(ask.clip.video, NotAVideo, Undecodable):
+            async with self._videos.discarding(ask.clip.video, request, NotAVideo, Undecodable):
                 first = await clock.within(anext(items))
         except BaseException:
             await items.aclose()
@@ -146,9 +146,10 @@ class Answers:
             asked = await asyncio.to_thread(AnswerRequest.model_validate_json, body)
         _refuse_unsupported(asked.video)
         if asked.video.id is not None:
+            await self._videos.check(asked.video.id, request)
             return asked, asked.video.id
         self._refuse_no_geometry(asked)
-        return asked, await self._videos.keep(io.BytesIO(asked.video.data or b""))
+        return asked, await self._videos.keep(io.BytesIO(asked.video.data or b""), request)
 
     async def _read_form(self, request: Request) -> tuple[AnswerParameters, str]:
         async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
@@ -159,7 +160,7 @@ class Answers:
             file = form.get("video")
             if not isinstance(file, UploadFile):
                 raise Malformed("the form has no file named video", field="video")
-            return parameters, await self._videos.keep(file.file)
+            return parameters, await self._videos.keep(file.file, request)
 
     def _refuse_no_geometry(self, parameters: AnswerParameters) -> None:
         if self._model.selector is not None:

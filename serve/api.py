@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
+from starlette.middleware.cors import CORSMiddleware
 
 from models.config import ModelConfig
 from serve import metrics
+from serve.access.claims import Claims
+from serve.access.edge import Door, Edge
+from serve.access.quota import Quotas
 from serve.answers import AnswerBackend, Answers
 from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
 from serve.errors import NotSupported, ServiceError
+from serve.guard import REQUEST_ID_HEADER
 from serve.measured import Measured
 from serve.messages import Report
 from serve.openapi import (
@@ -27,6 +32,7 @@ from serve.openapi import (
     VIDEO_BODY,
     Documented,
     Responses,
+    guarded,
     openai_errors,
     problems,
 )
@@ -60,12 +66,14 @@ def create_app(
     model: ModelConfig,
     settings: Ingress,
     *,
+    claims: Claims | None = None,
     sample: Path | None = None,
     behind_ray: bool = False,
 ) -> FastAPI:
     """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
 
-    `sample`: a directory with a clip and a question, for the page to begin with.
+    `claims`: who has sent which video, where there are API keys. `sample`: a directory with a clip and a question, for
+    the page to begin with. BadKeyFile: the settings name a key file that cannot be used.
     """
     app = Documented(
         title="dsr-serve",
@@ -73,9 +81,19 @@ def create_app(
         summary="Ask a video how things move in 3D over time.",
     )
     forms = dict.fromkeys(("/v1/chat/", "/v1/models"), as_openai)
+    # The first that is added is the innermost: the guard gives a request its id and tells what the edge refuses.
+    app.add_middleware(Edge, door=Door(settings.access), quotas=Quotas(settings.replicas))
     install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured)
-    videos = Videos(backend, store)
+    if settings.access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.access.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
+            expose_headers=["Retry-After", REQUEST_ID_HEADER],
+        )
+    videos = Videos(backend, store, claims)
     _add_answers(app, Answers(backend, videos, model, settings.deadline_seconds))
     _add_chat(app, Chat(backend, videos, model, settings.deadline_seconds))
     _add_videos(app, videos)
@@ -89,7 +107,7 @@ def _add_answers(app: FastAPI, answers: Answers) -> None:
         "/v1/answers",
         response_model=Answer,
         openapi_extra=ANSWER_BODY,
-        responses={**ANSWER_EVENTS, **problems(400, 404, 413, 415, 422, 429, 503, 504)},
+        responses={**ANSWER_EVENTS, **guarded(400, 404, 413, 415, 422, 503, 504, 507)},
         tags=["answers"],
     )
     route(answers.answer)
@@ -101,7 +119,7 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
         "/v1/chat/completions",
         response_model=ChatCompletion,
         openapi_extra=CHAT_BODY,
-        responses={**CHAT_EVENTS, **openai_errors(400, 404, 413, 415, 422, 429, 503, 504)},
+        responses={**CHAT_EVENTS, **openai_errors(400, 404, 413, 415, 422, 503, 504, 507)},
         tags=tags,
     )
     complete(chat.complete)
@@ -115,15 +133,15 @@ def _add_videos(app: FastAPI, videos: Videos) -> None:
         response_model=Video,
         status_code=201,
         openapi_extra=VIDEO_BODY,
-        responses=problems(400, 413, 415, 422, 429, 503),
+        responses=guarded(400, 413, 415, 422, 503, 507),
         tags=tags,
     )
     upload(videos.upload)
-    page = app.get("/v1/videos", response_model=VideoList, responses=problems(400, 422, 429, 503), tags=tags)
+    page = app.get("/v1/videos", response_model=VideoList, responses=guarded(400, 422, 503), tags=tags)
     page(videos.list)
-    one = app.get("/v1/videos/{video}", response_model=Video, responses=problems(404, 415, 422, 429, 503), tags=tags)
+    one = app.get("/v1/videos/{video}", response_model=Video, responses=guarded(404, 415, 422, 503), tags=tags)
     one(videos.get)
-    app.delete("/v1/videos/{video}", status_code=204, responses=problems(404, 422, 429, 503), tags=tags)(videos.delete)
+    app.delete("/v1/videos/{video}", status_code=204, responses=guarded(404, 422, 503), tags=tags)(videos.delete)
 
 
 def _add_operation(app: FastAPI, operation: Operation) -> None:
@@ -131,8 +149,8 @@ def _add_operation(app: FastAPI, operation: Operation) -> None:
     app.get("/livez", responses=problems(), tags=tags)(operation.live)
     app.get("/readyz", responses=problems(503), tags=tags)(operation.ready)
     text: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-    app.get("/metrics", response_class=Response, responses={**text, **problems()}, tags=tags)(operation.metrics)
-    app.delete("/v1/caches", status_code=204, responses=problems(400), tags=tags)(operation.flush)
+    app.get("/metrics", response_class=Response, responses={**text, **guarded()}, tags=tags)(operation.metrics)
+    app.delete("/v1/caches", status_code=204, responses=guarded(400), tags=tags)(operation.flush)
 
 
 class Operation:

@@ -19,8 +19,9 @@ from serve.frames import Frames
 from serve.ingress import Ingress
 from serve.routing import ClipRouter
 from serve.selector import Selector
-from serve.settings import RoutedStage, Settings, Stage
+from serve.settings import Access, RoutedStage, Settings, Stage
 
+HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 # With either of these Ray passes results by value, at most 4 MiB each: a clip's tensors would fail with HTTP 500.
 FORBIDDEN = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT")
 
@@ -30,7 +31,7 @@ def build(args: Settings) -> Application:
 
     Raises:
         CheckpointError: there is no checkpoint where the settings say.
-        RuntimeError: the environment asks Ray for a mode in which large tensors fail.
+        RuntimeError: the environment asks Ray for a mode in which large tensors fail, or which needs API keys.
     """
     for name in FORBIDDEN:
         if os.environ.get(name, "0") not in ("", "0"):
@@ -38,6 +39,7 @@ def build(args: Settings) -> Application:
     layout = recognise(locate(args.checkpoint))
     checkpoint = str(layout.path.resolve())
     store = args.store.model_copy(update={"url": args.store.absolute})
+    ingress = args.ingress.model_copy(update={"access": _access(args.ingress.access)})
 
     frames = _deployment(Frames, "frames", args.frames).bind(args.frames, store)
     stages = {"frames": frames}
@@ -48,7 +50,22 @@ def build(args: Settings) -> Application:
         stages |= {"encoder": encoder, "selector": selector}
     decoder = _deployment(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
     stages["decoder"] = decoder
-    return _deployment(Ingress, "ingress", args.ingress).bind(args.ingress, store, checkpoint, stages)
+    return _deployment(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
+
+
+def _access(access: Access) -> Access:
+    """
+    Raises:
+        RuntimeError: without keys the service would be open to everybody, which nobody has said that it may be.
+    """
+    if access.keys_file is not None:  # replicas may have another working directory
+        return access.model_copy(update={"keys_file": access.keys_file.expanduser().absolute()})
+    if not access.open and os.environ.get(HA_PROXY, "0") not in ("", "0"):
+        raise RuntimeError(
+            f"{HA_PROXY} listens on every address, and behind it every caller seems to be this machine: set "
+            "ingress.access.keys_file, or ingress.access.open where everybody who can reach it may use it"
+        )
+    return access
 
 
 def _deployment(kind: type, name: str, stage: Stage) -> Deployment:

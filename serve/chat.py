@@ -72,11 +72,11 @@ class Chat:
         clock = Clock(self._deadline_seconds)
         body = await request.body()
         asked = await asyncio.to_thread(_parsed, body)
-        ask = await clock.within(self._ask(asked))
+        ask = await clock.within(self._ask(asked, request))
         head = _Head(self._model.name, asked)
         items = self._backend.stream(ask)
         try:
-            async with self._videos.discarding(ask.clip.video, NotAVideo, Undecodable):
+            async with self._videos.discarding(ask.clip.video, request, NotAVideo, Undecodable):
                 if not asked.stream:
                     made = await clock.within(_last(items))
                     head.observe(ask, made, clock)
@@ -87,11 +87,11 @@ class Chat:
             raise
         return EventStream(_events(request, head, ask, first, items, clock))
 
-    async def _ask(self, asked: ChatRequest) -> Ask:
+    async def _ask(self, asked: ChatRequest, request: Request) -> Ask:
         drawn = (asked.temperature or 0) > 0 and asked.seed is None
         if "geometry" in asked.model_fields_set and asked.geometry == "gsm" and self._model.selector is None:
             raise NotSupported(f"{self._model.name} has no geometry selector", field="geometry", value="gsm")
-        turns, video = asked.turns(), await self._video(asked.video())
+        turns, video = asked.turns(), await self._video(asked.video(), request)
         return Ask(
             clip=ClipKey(video, Sampling.of(self._model.frames, count=asked.frames).key()),
             turns=turns,
@@ -105,13 +105,14 @@ class Chat:
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         )
 
-    async def _video(self, url: str) -> str:
+    async def _video(self, url: str, request: Request) -> str:
         """The id of the video behind a URL, which is stored by then."""
         if url.startswith("data:"):
             data = await asyncio.to_thread(data_of, url)
-            return await self._videos.keep(io.BytesIO(data))
+            return await self._videos.keep(io.BytesIO(data), request)
         video = url.removeprefix("dsr://")
         if is_video_id(video):
+            await self._videos.check(video, request)
             return video
         if "://" in video and not url.startswith("dsr://"):
             raise NotSupported(

@@ -6,12 +6,14 @@ Exception
     ├── Malformed        400   the request does not have the documented shape
     ├── NotSupported     400   documented, but not available in this version
     ├── Unauthorized     401   no credential, or a wrong one
+    ├── Forbidden        403   a credential does not help: the request may not come from there
     ├── UnknownVideo     404   no video of this id is in the store
     ├── TooLarge         413   more bytes than the limit
     ├── Overload               come back later: has `retry_after`, seconds
     │   ├── Busy         429   every queue that could take the request is full
     │   ├── NotReady     503   a stage is not loaded yet, or did not deploy
     │   └── StageLost    503   replicas died while they worked on it, more often than we retry
+    ├── StoreFull        507   the disk that keeps the videos is full
     └── Deadline         504   no answer within the time limit
 """
 
@@ -44,6 +46,11 @@ class Unauthorized(ServiceError):
     code = "unauthorized"
 
 
+class Forbidden(ServiceError):
+    status = 403
+    code = "forbidden"
+
+
 class UnknownVideo(ServiceError):
     status = 404
     code = "unknown_video"
@@ -52,6 +59,11 @@ class UnknownVideo(ServiceError):
 class TooLarge(ServiceError):
     status = 413
     code = "too_large"
+
+
+class StoreFull(ServiceError):
+    status = 507
+    code = "store_full"
 
 
 class Overload(ServiceError):

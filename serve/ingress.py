@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from models.layout import recognise
 from models.video import VideoFacts
+from serve.access.claims import Claims
 from serve.api import create_app
 from serve.calls import LOST, Again, call, stream
 from serve.errors import NotReady
@@ -91,7 +92,8 @@ class Ingress:
         self, settings: IngressSettings, store: Store, checkpoint: str, stages: dict[str, DeploymentHandle]
     ) -> None:
         self._arguments = Stages(stages), open_store(store), recognise(Path(checkpoint)).model, settings
+        self._claims = Claims(store) if settings.access.keys_file is not None else None
         self._sample = Path(checkpoint) / "sample"
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(*self._arguments, sample=self._sample, behind_ray=True)
+        return create_app(*self._arguments, claims=self._claims, sample=self._sample, behind_ray=True)

@@ -21,17 +21,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serve import proxy
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault(proxy.CALLBACK, proxy.IMPORT_PATH)  # Ray reads it when it is imported, and in its proxy
 
 import ray
 import yaml
 from ray import serve
 
 from models.errors import CheckpointError
+from serve.access.keyring import BadKeyFile, Keyring
 from serve.app import build
 from serve.settings import MiB, Settings
 
 APP = "dsr"
+LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 OBJECT_STORE_BYTES = 1024 * MiB
 
 
@@ -53,9 +58,10 @@ def read_settings(path: Path, **changes: Any) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, port: int, verbose: bool = False) -> Iterator[str]:
+def running(settings: Settings, port: int, verbose: bool = False, host: str = LOOPBACK) -> Iterator[str]:
     """Starts Ray and the application, yields the service's URL, and stops both at the end."""
-    _refuse_taken(port)
+    _refuse_open_doors(settings, host)
+    _refuse_taken(port, host)
     application = build(settings)  # before Ray: a wrong checkpoint is said at once
     # Its own session directory: another Ray on the machine neither finds this one nor is found by it. Socket paths may
     # have 107 bytes, so that the directory must be short.
@@ -71,9 +77,9 @@ def running(settings: Settings, port: int, verbose: bool = False) -> Iterator[st
             logging_level="info" if verbose else "error",
             _temp_dir=directory,
         )
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.start(http_options={"host": host, "port": port})
         serve.run(application, name=APP, route_prefix="/")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{LOOPBACK if host in EVERYWHERE else host}:{port}"
     finally:
         if ray.is_initialized():
             # Lets the replicas finish what they work on. Serve itself goes with its Ray; `serve.shutdown()` before that
@@ -133,13 +139,28 @@ def _print_choices(answer: dict[str, Any], question: dict[str, Any]) -> None:
         print(f"  {letter} {answer['probabilities'][letter]:6.1%}  {text}{chosen}{truth}")
 
 
-def _refuse_taken(port: int) -> None:
+def _refuse_open_doors(settings: Settings, host: str) -> None:
+    """Before anything is started: a key file that cannot be used, and a service that strangers could use."""
+    access = settings.ingress.access
+    if access.keys_file is not None:
+        try:
+            Keyring(access.keys_file, access.limits)
+        except BadKeyFile as error:
+            raise CannotStart(str(error)) from None
+    elif not access.open and host != LOOPBACK:
+        raise CannotStart(
+            f"on {host} others can reach it, and there are no API keys: give --keys FILE (python -m serve.access new "
+            "NAME makes a key), or set ingress.access.open where everybody who can reach it may use it"
+        )
+
+
+def _refuse_taken(port: int, host: str = LOOPBACK) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
-            raise CannotStart(f"port {port} of 127.0.0.1 is taken; choose another: PORT=8001 make run") from None
+            raise CannotStart(f"port {port} of {host} is taken; choose another: PORT=8001 make run") from None
 
 
 def main() -> int:
@@ -147,6 +168,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path("deploy/serve-local.yaml"), help="a Serve config file")
     parser.add_argument("--checkpoint", help="in place of the config's: a directory or a hub id")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
+    parser.add_argument("--host", default=LOOPBACK, help="an address of this machine; others than 127.0.0.1 need keys")
+    parser.add_argument("--keys", type=Path, help="a file of API keys: serve/access/keyring.py")
     parser.add_argument("--ask", action="store_true", help="ask the checkpoint's sample question when ready")
     parser.add_argument("--verbose", action="store_true", help="show the logs of Ray and of every replica")
     arguments = parser.parse_args()
@@ -154,7 +177,10 @@ def main() -> int:
         signal.signal(number, _stop)
     try:
         settings = read_settings(arguments.config, checkpoint=arguments.checkpoint)
-        _serve(settings, arguments.port, arguments.ask, arguments.verbose)
+        if arguments.keys is not None:
+            access = settings.ingress.access.model_copy(update={"keys_file": arguments.keys})
+            settings = settings.model_copy(update={"ingress": settings.ingress.model_copy(update={"access": access})})
+        _serve(settings, arguments)
     except (CannotStart, CheckpointError) as error:
         print(f"dsr-serve cannot start: {error}", file=sys.stderr)
         return 1
@@ -163,13 +189,15 @@ def main() -> int:
     return 0
 
 
-def _serve(settings: Settings, port: int, sample: bool, verbose: bool) -> None:
+def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     print(f"starting dsr-serve with {settings.checkpoint} (Ray, then {_plan(settings)}) …", flush=True)
-    with running(settings, port, verbose) as url:
+    with running(settings, arguments.port, arguments.verbose, arguments.host) as url:
         wait_until_ready(url)
         print(f"ready after {time.monotonic() - start:.0f} s: {url} (API: {url}/docs)", flush=True)
-        if sample:
+        if arguments.ask and settings.ingress.access.keys_file is not None:
+            print("the sample question is not asked, as that needs a key")
+        elif arguments.ask:
             show_sample(url, Path(settings.checkpoint))
         print("\nserving; Ctrl-C stops", flush=True)
         threading.Event().wait()

@@ -16,6 +16,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 _ERRORS = {
     400: "malformed, or not supported in this version",
+    401: "no API key, or none that is known",
+    403: "not allowed from there",
     404: "no video of this id",
     413: "too large",
     415: "not a video",
@@ -24,6 +26,7 @@ _ERRORS = {
     500: "an error of the service's own; its log knows more by the request's id",
     503: "not ready, or lost: see Retry-After",
     504: "no answer within the deadline",
+    507: "the disk that keeps the videos is full",
 }
 _WITH_RETRY_AFTER = ("429", "503")
 _REQUEST_ID = {
@@ -52,8 +55,13 @@ def problems(*statuses: int) -> Responses:
     return {status: {"model": Problem, "description": _ERRORS[status]} for status in sorted({*statuses, 500})}
 
 
+def guarded(*statuses: int) -> Responses:
+    """The errors of a route that needs a key: of all but two."""
+    return problems(401, 403, 429, *statuses)
+
+
 def openai_errors(*statuses: int) -> Responses:
-    return {status: {**answer, "model": OpenAIError} for status, answer in problems(*statuses).items()}
+    return {status: {**answer, "model": OpenAIError} for status, answer in guarded(*statuses).items()}
 
 
 def events(description: str, example: str, *kinds: dict[str, Any]) -> Responses:
@@ -175,8 +183,11 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components["headers"] = _HEADERS
     components["parameters"] = {"RequestId": _REQUEST_ID}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}}
     for path in document["paths"].values():
         for operation in path.values():
+            if "401" in operation["responses"]:
+                operation["security"] = [{"key": []}, {}]  # a service without keys is for its own machine, or open
             parameters = operation.get("parameters", [])
             given = [{**parameter, "schema": _without_null(parameter["schema"])} for parameter in parameters]
             operation["parameters"] = [*given, {"$ref": "#/components/parameters/RequestId"}]

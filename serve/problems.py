@@ -6,6 +6,7 @@ the log tells the rest. Texts that a client sent are cut, and lose what looks li
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import re
@@ -40,18 +41,21 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.Malformed: (errors.Malformed.status, "Malformed request"),
     errors.NotSupported: (errors.NotSupported.status, "Not supported in this version"),
     errors.Unauthorized: (errors.Unauthorized.status, "Unauthorized"),
+    errors.Forbidden: (errors.Forbidden.status, "Forbidden"),
     errors.UnknownVideo: (errors.UnknownVideo.status, "Unknown video"),
     errors.TooLarge: (errors.TooLarge.status, "Too large"),
     errors.Overload: (errors.Overload.status, "Overloaded"),
     errors.Busy: (errors.Busy.status, "Too busy"),
     errors.NotReady: (errors.NotReady.status, "Not ready"),
     errors.StageLost: (errors.StageLost.status, "Stage lost"),
+    errors.StoreFull: (errors.StoreFull.status, "Store full"),
     errors.Deadline: (errors.Deadline.status, "Deadline exceeded"),
 }
 # Codes of what the HTTP framework raises by itself; any other status is `http_<status>`.
 HTTP_CODES = {
     400: errors.Malformed.code,
     401: errors.Unauthorized.code,
+    403: errors.Forbidden.code,
     404: "not_found",
     405: "method_not_allowed",
     413: errors.TooLarge.code,
@@ -59,6 +63,7 @@ HTTP_CODES = {
     429: errors.Busy.code,
     503: errors.NotReady.code,
     504: errors.Deadline.code,
+    507: errors.StoreFull.code,
 }
 
 # What is never sent back. The last line is any long run of letters and digits mixed, but not our own ids.
@@ -122,7 +127,8 @@ def respond(error: Exception, request_id: str, form: Form | None = None) -> Resp
     elif problem.status in (429, 503):
         headers.setdefault("Retry-After", str(math.ceil(Overload.default_retry_after)))
     if problem.status == 401:
-        headers.setdefault("WWW-Authenticate", "Bearer")
+        # Basic, too: a browser asks its user for the key then (as the password), and the page works.
+        headers.setdefault("WWW-Authenticate", 'Bearer, Basic realm="the password is an API key", charset="UTF-8"')
     if form is not None:
         return Response(form(problem).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
@@ -170,6 +176,8 @@ def _known(error: Exception) -> Exception:
         return refusal(error.errors())
     if isinstance(error, ClientDisconnect):  # nobody reads the answer, but it is no error of ours
         return errors.Malformed("the client went away before its request was complete")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.StoreFull("the disk that keeps the videos is full; try again later", field="video")
     if isinstance(error, OutOfLimits) and error.field and error.field.split(".")[-1] == "bytes":
         return errors.TooLarge(error.message, field=error.field, value=error.value, limit=error.limit)
     return error

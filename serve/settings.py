@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.video import Limits
+from serve.access.keyring import KeyLimits
 
 MiB = 1024**2
 GiB = 1024**3
@@ -115,10 +116,25 @@ class DecoderStage(ModelStage):
     chunk_tokens: Annotated[int, Field(ge=1, description="of a clip in one pass: how long it holds up others")] = 512
 
 
+class Access(Strict):
+    """Who may call. Without a key file the service answers to its own machine alone."""
+
+    keys_file: Annotated[Path | None, Field(description="of API keys, see serve.access.keyring; read again")] = None
+    open: Annotated[bool, Field(description="without keys: whoever can reach the service may use it")] = False
+    origins: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...],
+        Field(description="other sites, as https://example.org, whose pages may ask with a key"),
+    ] = ()
+    limits: Annotated[KeyLimits, Field(description="of each caller, where the key file says nothing else")] = (
+        KeyLimits()
+    )
+
+
 class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
     deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
+    access: Access = Access()
     allow_flush: Annotated[bool, Field(description="DELETE /v1/caches: who may call it can slow down everybody")] = (
         False
     )

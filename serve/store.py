@@ -126,14 +126,14 @@ class FileStore:
     def open(self, video: str) -> BinaryIO:
         path = self._path(video)
         if not self.exists(video):
-            raise _unknown(video)
+            raise unknown(video)
         try:
             if not self._local:
                 return self._download(path)
             os.utime(path)
             return open(path, "rb")
         except FileNotFoundError:  # evicted since
-            raise _unknown(video) from None
+            raise unknown(video) from None
 
     def exists(self, video: str) -> bool:
         return is_video_id(video) and self._info(video) is not None
@@ -141,14 +141,14 @@ class FileStore:
     def size(self, video: str) -> int:
         info = self._info(video)
         if info is None:
-            raise _unknown(video)
+            raise unknown(video)
         return int(info["size"])
 
     def delete(self, video: str) -> None:
         try:
             self._files.rm_file(self._path(video))
         except FileNotFoundError:
-            raise _unknown(video) from None
+            raise unknown(video) from None
 
     def usage(self) -> tuple[int, int]:
         held = self._held()
@@ -200,7 +200,7 @@ class FileStore:
 
     def _path(self, video: str) -> str:
         if not is_video_id(video):
-            raise _unknown(video)
+            raise unknown(video)
         return f"{self._root}/{video}"
 
     def _info(self, video: str) -> dict[str, Any] | None:
@@ -209,7 +209,7 @@ class FileStore:
             info = cast(dict[str, Any], self._files.info(self._path(video)))
         except FileNotFoundError:
             return None
-        return info if _written(info) >= time.time() - self.max_age else None
+        return info if written(info) >= time.time() - self.max_age else None
 
     def _held(self) -> list[_Held]:
         return [file for file in self._list(self._root) if is_video_id(file.path.rsplit("/", 1)[-1])]
@@ -221,7 +221,7 @@ class FileStore:
         except FileNotFoundError:  # object stores have no empty folders
             return []
         files = [info for info in infos if info["type"] == "file"]
-        return [_Held(info["name"], int(info["size"]), _written(info)) for info in files]
+        return [_Held(info["name"], int(info["size"]), written(info)) for info in files]
 
     def _remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -270,11 +270,12 @@ class _Upload:
             if self._over:
                 return
             self._over = True
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk what is left in the buffer cannot be written
+                self._file.close()
             self._store._remove(self._path)
 
 
-def _written(info: dict[str, Any]) -> float:
+def written(info: dict[str, Any]) -> float:
     """When a file was last written, in seconds since 1970, from what its file system calls it."""
     found = next((info[name] for name in _WRITTEN if info.get(name) is not None), None)
     if isinstance(found, str):
@@ -286,5 +287,5 @@ def _written(info: dict[str, Any]) -> float:
     return float(found)
 
 
-def _unknown(video: str) -> UnknownVideo:
+def unknown(video: str) -> UnknownVideo:
     return UnknownVideo("no video of this id is held; upload it again", field="video.id", value=video)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, BinaryIO, Protocol
 
@@ -12,10 +12,12 @@ from starlette.datastructures import UploadFile
 
 from models.errors import InputError
 from models.video import VideoFacts
+from serve.access.claims import Claims
+from serve.access.keyring import Caller
 from serve.errors import Malformed, UnknownVideo
 from serve.keys import VIDEO_ID
 from serve.schemas import Video, VideoInfo, VideoList
-from serve.store import VideoStore
+from serve.store import VideoStore, unknown
 
 MAX_FORM_FIELDS = 64
 MAX_PAGE = 100
@@ -36,11 +38,15 @@ class VideoBackend(Protocol):
 
 
 class Videos:
-    """`keep` and `discarding` are for every route that takes a video in."""
+    """`keep`, `check` and `discarding` are for every route that takes a video in.
 
-    def __init__(self, backend: VideoBackend, store: VideoStore) -> None:
+    With `claims` a caller knows of no video but those that it has sent itself.
+    """
+
+    def __init__(self, backend: VideoBackend, store: VideoStore, claims: Claims | None = None) -> None:
         self._backend = backend
         self._store = store
+        self._claims = claims
 
     async def upload(self, request: Request) -> Video:
         """Stores a video and tells what it is. Posting the same bytes again gives the same id."""
@@ -48,40 +54,76 @@ class Videos:
             file = form.get("video")
             if not isinstance(file, UploadFile):
                 raise Malformed("the form has no file named video", field="video")
-            video = await self.keep(file.file)
-        async with self.discarding(video, InputError):
+            video = await self.keep(file.file, request)
+        async with self.discarding(video, request, InputError):
             return await self._video(video)
 
-    async def list(self, limit: Limit = 20, after: After = None) -> VideoList:
+    async def list(self, request: Request, limit: Limit = 20, after: After = None) -> VideoList:
         """The videos that are held, by id, a page at a time."""
-        ids = await asyncio.to_thread(self._store.ids)
+        ids = await asyncio.to_thread(self._ids, _name(request))
         ids = [video for video in ids if after is None or video > after]
         found = await asyncio.gather(*(self._if_held(video) for video in ids[:limit]))
         more = ids[limit - 1] if len(ids) > limit else None
         return VideoList(videos=[video for video in found if video is not None], next=more)
 
-    async def get(self, video: VideoId) -> Video:
+    async def get(self, request: Request, video: VideoId) -> Video:
         """What is known of one video."""
+        await self.check(video, request)
         return await self._video(video)
 
-    async def delete(self, video: VideoId) -> Response:
-        """Deletes a video, and what the stages remember of it."""
-        await asyncio.to_thread(self._store.delete, video)
-        await self._backend.flush(video)
+    async def delete(self, request: Request, video: VideoId) -> Response:
+        """Deletes a video, and what the stages remember of it; for another caller who has sent it, too, it stays."""
+        await self.check(video, request)
+        if await asyncio.to_thread(self._drop, _name(request), video):
+            await self._backend.flush(video)
         return Response(status_code=204)
 
-    async def keep(self, file: BinaryIO) -> str:
-        return await asyncio.to_thread(self._store.put, file)
+    async def keep(self, file: BinaryIO, request: Request) -> str:
+        """The id of a video, which is stored by then and known to be the caller's."""
+        return await asyncio.to_thread(self._keep, file, _name(request))
+
+    async def check(self, video: str, request: Request) -> None:
+        """
+        Raises:
+            UnknownVideo: the caller has not sent it. Whether another has, is not to be seen.
+        """
+        caller = _name(request)
+        if self._claims is None or caller is None:
+            return
+        if not await asyncio.to_thread(self._claims.has, caller, video):
+            raise unknown(video)
 
     @asynccontextmanager
-    async def discarding(self, video: str, *errors: type[InputError]) -> AsyncIterator[None]:
+    async def discarding(self, video: str, request: Request, *errors: type[InputError]) -> AsyncIterator[None]:
         """What turns out to be no video that we answer about does not stay in the store."""
         try:
             yield
         except errors:
             with suppress(UnknownVideo):  # another request about the same bytes was faster
-                await asyncio.to_thread(self._store.delete, video)
+                await asyncio.to_thread(self._drop, _name(request), video)
             raise
+
+    def _keep(self, file: BinaryIO, caller: str | None) -> str:
+        if self._claims is None or caller is None:
+            return self._store.put(file)
+        start = file.tell()
+        while True:
+            video = self._store.put(file)
+            self._claims.add(caller, video)
+            if self._store.exists(video):
+                return video
+            file.seek(start)  # somebody else has dropped the same video between the two steps
+
+    def _drop(self, caller: str | None, video: str) -> bool:
+        """Whether the video itself is gone now."""
+        if self._claims is not None and caller is not None and not self._claims.drop(caller, video):
+            return False
+        self._store.delete(video)
+        return True
+
+    def _ids(self, caller: str | None) -> Sequence[str]:
+        held = self._store.ids()
+        return held if self._claims is None or caller is None else self._claims.of(caller, held)
 
     async def _video(self, video: str) -> Video:
         size = await asyncio.to_thread(self._store.size, video)
@@ -93,6 +135,12 @@ class Videos:
             return await self._video(video)
         except (UnknownVideo, InputError):  # deleted meanwhile; no video that anybody could ask about
             return None
+
+
+def _name(request: Request) -> str | None:
+    """Who calls, None without API keys."""
+    caller: Caller = request.state.caller
+    return caller.name
 
 
 def described(video: str, facts: VideoFacts, frames: int) -> VideoInfo:

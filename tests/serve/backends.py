@@ -96,4 +96,6 @@ class SpeakingBackend(BrokenBackend):
 def client(backend: BrokenBackend, store: Path, checkpoint: str = "models/tiny") -> httpx.AsyncClient:
     settings = Ingress(deadline_seconds=0.2, max_body_bytes=100_000)
     app = create_app(backend, FileStore(str(store), 1_000_000, 3600), recognise(Path(checkpoint)).model, settings)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"
+    )

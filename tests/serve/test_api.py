@@ -144,7 +144,7 @@ def test_caches_are_flushed_only_where_the_settings_permit_it(tmp_path: Path) ->
         backend = BrokenBackend()
         store, model = FileStore(str(tmp_path), 1_000_000, 3600), recognise(Path("models/tiny")).model
         app = create_app(backend, store, model, Ingress(allow_flush=allow))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
             return (await http.delete("/v1/caches")).status_code, backend.flushed
 
     assert asyncio.run(flush(True)) == (204, [None])

@@ -37,7 +37,7 @@ def post(backend: BrokenBackend, store: Path, **body: Any) -> httpx.Response:
 def openai_client(http: httpx.AsyncClient) -> openai.AsyncOpenAI:
     """It is annotated for httpx2, and takes httpx as well."""
     client: Any = http
-    return openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=client, max_retries=0)
+    return openai.AsyncOpenAI(base_url="http://localhost/v1", api_key="none", http_client=client, max_retries=0)
 
 
 def by_openai(backend: BrokenBackend, store: Path, **body: Any) -> Any:

@@ -35,7 +35,7 @@ from models.layout import recognise
 from models.video import VideoFacts
 from serve.api import create_app
 from serve.messages import Ask, Reply
-from serve.settings import Ingress
+from serve.settings import Access, Ingress
 from serve.store import FileStore
 from serve.trace import Made, Work
 from tests.serve.backends import REPLY, SpeakingBackend
@@ -57,7 +57,7 @@ class Healthy(SpeakingBackend):
 
 def application(store: Path, backend: Healthy | None = None) -> FastAPI:
     model = recognise(Path("models/tiny")).model
-    settings = Ingress(max_body_bytes=10_000_000, allow_flush=True)
+    settings = Ingress(max_body_bytes=10_000_000, allow_flush=True, access=Access(open=True))
     return create_app(backend or Healthy(), FileStore(str(store), 10_000_000, 3600), model, settings)
 
 
