@@ -40,7 +40,7 @@ from serve.schemas import (
 )
 from serve.sse import Event, EventStream
 from serve.trace import Made
-from serve.videos import MAX_FORM_FIELDS, Videos, described
+from serve.videos import MAX_FORM_FIELDS, Videos, caller_of, described
 
 T = TypeVar("T")
 Events = AsyncGenerator[Said | Made[Reply], None]
@@ -56,8 +56,14 @@ class AnswerBackend(Protocol):
         ...
 
 
+class AdmittingBackend(AnswerBackend, Protocol):
+    def knock(self) -> None:
+        """Before a body is read. Busy: there is no place for another question."""
+        ...
+
+
 class Answers:
-    def __init__(self, backend: AnswerBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
+    def __init__(self, backend: AdmittingBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
         self._backend = backend
         self._videos = videos
         self._model = model
@@ -70,10 +76,11 @@ class Answers:
         With `stream`, the response is `text/event-stream`: `token` events with the next part of the text, then the
         `answer`, or an `error` with a problem.
         """
+        self._backend.knock()
         clock = Clock(self._deadline_seconds)
         parameters, video = await clock.within(self._read(request))
         clock.limit(parameters.timeout)
-        ask = self.ask(parameters, video)
+        ask = self.ask(parameters, video, caller_of(request).name, clock.deadline)
         if parameters.stream:
             return await self._stream(request, ask, clock)
         async with self._videos.discarding(video, request, NotAVideo, Undecodable):
@@ -106,7 +113,7 @@ class Answers:
                 request.state.problem_code = problem.code
                 yield Event(problem.model_dump_json(), "error")
 
-    def ask(self, parameters: AnswerParameters, video: str) -> Ask:
+    def ask(self, parameters: AnswerParameters, video: str, caller: str | None, deadline: float) -> Ask:
         """
         Raises:
             UnknownVideo: `video` is no id.
@@ -128,6 +135,8 @@ class Answers:
             stop=parameters.stop,
             seed=secrets.randbits(63) if drawn else parameters.seed,
             explain=parameters.explain,
+            caller=caller or "",
+            deadline=deadline,
         )
 
     async def _read(self, request: Request) -> tuple[AnswerParameters, str]:
@@ -186,6 +195,11 @@ class Clock:
 
     def limit(self, seconds: float | None) -> None:
         self._seconds = min(self._seconds, seconds or self._seconds)
+
+    @property
+    def deadline(self) -> float:
+        """In seconds since 1970."""
+        return self.arrived + self._seconds
 
     async def within(self, work: Awaitable[T]) -> T:
         """

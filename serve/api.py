@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,9 @@ from serve import metrics
 from serve.access.claims import Claims
 from serve.access.edge import Door, Edge
 from serve.access.quota import Quotas
+from serve.admission.admitted import Admitted
+from serve.admission.costs import Costs
+from serve.admission.gate import Capacity, Gate
 from serve.answers import AnswerBackend, Answers
 from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
@@ -94,12 +98,25 @@ def create_app(
             expose_headers=["Retry-After", REQUEST_ID_HEADER],
         )
     videos = Videos(backend, store, claims)
-    _add_answers(app, Answers(backend, videos, model, settings.deadline_seconds))
-    _add_chat(app, Chat(backend, videos, model, settings.deadline_seconds))
+    gate = Gate(_capacity(settings))
+    admitted = Admitted(backend, gate, Costs(model.frames))
+    _add_answers(app, Answers(admitted, videos, model, settings.deadline_seconds))
+    _add_chat(app, Chat(admitted, videos, model, settings.deadline_seconds))
     _add_videos(app, videos)
-    _add_operation(app, Operation(backend, model, settings))
+    _add_operation(app, Operation(backend, model, settings, gate))
     playground(app, sample)
     return app
+
+
+def _capacity(settings: Ingress) -> Capacity:
+    """Of one ingress replica, which has its share of all."""
+    admission, replicas = settings.admission, settings.replicas
+    return Capacity(
+        patches=(admission.patches or math.inf) / replicas,
+        answers=max(1, (admission.answers or settings.max_ongoing) // replicas),
+        waiting=admission.waiting // replicas,
+        wait_seconds=admission.wait_seconds,
+    )
 
 
 def _add_answers(app: FastAPI, answers: Answers) -> None:
@@ -156,8 +173,9 @@ def _add_operation(app: FastAPI, operation: Operation) -> None:
 class Operation:
     """Routes for who runs the service."""
 
-    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress) -> None:
+    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress, gate: Gate) -> None:
         self._backend = backend
+        self._gate = gate
         self._model = model
         self._settings = settings
 
@@ -171,6 +189,7 @@ class Operation:
 
     async def metrics(self) -> Response:
         """Prometheus text: requests of this ingress replica, and what all replicas of all stages report."""
+        metrics.observe_gate(*self._gate.load)
         body, content_type = metrics.render(await self._reports())
         return Response(body, media_type=content_type)
 

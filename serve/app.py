@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from ray.serve import Application, Deployment, deployment
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from models.checkpoint import locate
+from models.config import ModelConfig
 from models.layout import recognise
 from serve.decoder import Decoder
 from serve.encoder import Encoder
@@ -19,7 +20,7 @@ from serve.frames import Frames
 from serve.ingress import Ingress
 from serve.routing import ClipRouter
 from serve.selector import Selector
-from serve.settings import Access, RoutedStage, Settings, Stage
+from serve.settings import Access, Admission, RoutedStage, Settings, Stage
 
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 # With either of these Ray passes results by value, at most 4 MiB each: a clip's tensors would fail with HTTP 500.
@@ -39,7 +40,8 @@ def build(args: Settings) -> Application:
     layout = recognise(locate(args.checkpoint))
     checkpoint = str(layout.path.resolve())
     store = args.store.model_copy(update={"url": args.store.absolute})
-    ingress = args.ingress.model_copy(update={"access": _access(args.ingress.access)})
+    access, admission = _access(args.ingress.access), _admission(args, layout.model)
+    ingress = args.ingress.model_copy(update={"access": access, "admission": admission})
 
     frames = _deployment(Frames, "frames", args.frames).bind(args.frames, store)
     stages = {"frames": frames}
@@ -51,6 +53,15 @@ def build(args: Settings) -> Application:
     decoder = _deployment(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
     stages["decoder"] = decoder
     return _deployment(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
+
+
+def _admission(args: Settings, model: ModelConfig) -> Admission:
+    """Two passes of every encoder, one that it works on and one that is ready for it; and every decoder full."""
+    admission, frames = args.ingress.admission, model.frames
+    clip = frames.count * frames.max_pixels / frames.patch_size**2
+    patches = admission.patches or 2 * args.encoder.replicas * max(args.encoder.batch_patches, clip)
+    answers = admission.answers or args.decoder.replicas * args.decoder.running
+    return admission.model_copy(update={"patches": patches, "answers": answers})
 
 
 def _access(access: Access) -> Access:
@@ -81,6 +92,7 @@ def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
         num_replicas=stage.replicas,
         max_ongoing_requests=stage.max_ongoing,
         max_queued_requests=stage.max_queued,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),  # Ray's own is a 503 without a time
         health_check_period_s=1,  # Ray's 10 s is how long a stage with one replica would stay away when that dies
         graceful_shutdown_wait_loop_s=0.2,  # how often a replica that is to go looks whether its requests are done
         request_router_config=router,

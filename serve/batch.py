@@ -39,7 +39,8 @@ class Batcher(Generic[Item, Result]):
 
     A batch is the oldest item and, in the order of their arrival, later ones of the same `kind`, as long as their
     costs (above 0) add up to `max_cost` at most; a dearer item goes alone. `compute` gives one result for each item.
-    When it fails, each item of the batch is tried alone, so that only the culprit fails. An item whose caller is
+    When it fails, each half of the batch is tried, and so on, so that only the culprit fails, and what was too much
+    for the device's memory goes in smaller parts. An item whose caller is
     cancelled before its pass starts is dropped. `linger_seconds` is how long the oldest item may wait for company that
     has not come yet.
     """
@@ -133,8 +134,9 @@ class Batcher(Generic[Item, Result]):
             if len(batch) == 1:
                 _fail(batch[0], error)
                 return
-            for entry in batch:
-                await self._pass(partial(_alone, entry))
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                await self._pass(partial(_wanted, half))
             return
         self._running = 0
         _share(batch, watch)
@@ -160,8 +162,8 @@ class Batcher(Generic[Item, Result]):
             return batch
 
 
-def _alone(entry: _Entry[Item, Result]) -> list[_Entry[Item, Result]]:
-    return [] if entry.done.done() else [entry]
+def _wanted(entries: list[_Entry[Item, Result]]) -> list[_Entry[Item, Result]]:
+    return [entry for entry in entries if not entry.done.done()]
 
 
 def _share(batch: Sequence[_Entry[Item, Result]], watch: Stopwatch) -> None:

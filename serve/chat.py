@@ -22,7 +22,7 @@ from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.video import Sampling
 from serve import metrics
-from serve.answers import AnswerBackend, Clock, Events, as_answer
+from serve.answers import AdmittingBackend, Clock, Events, as_answer
 from serve.chat_schemas import (
     AssistantMessage,
     ChatChunk,
@@ -47,7 +47,7 @@ from serve.problems import describe
 from serve.schemas import Problem, refusal
 from serve.sse import Event, EventStream
 from serve.trace import Made
-from serve.videos import Videos
+from serve.videos import Videos, caller_of
 
 DEFAULT_MAX_TOKENS = 64
 DONE = Event("[DONE]")
@@ -56,7 +56,7 @@ _ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_
 
 
 class Chat:
-    def __init__(self, backend: AnswerBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
+    def __init__(self, backend: AdmittingBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
         self._backend = backend
         self._videos = videos
         self._model = model
@@ -69,10 +69,11 @@ class Chat:
 
     async def complete(self, request: Request) -> Any:
         """OpenAI's chat completions about one video, a `video_url` part: a data: URL or `dsr://` and an uploaded id."""
+        self._backend.knock()
         clock = Clock(self._deadline_seconds)
         body = await request.body()
         asked = await asyncio.to_thread(_parsed, body)
-        ask = await clock.within(self._ask(asked, request))
+        ask = await clock.within(self._ask(asked, request, clock.deadline))
         head = _Head(self._model.name, asked)
         items = self._backend.stream(ask)
         try:
@@ -87,7 +88,7 @@ class Chat:
             raise
         return EventStream(_events(request, head, ask, first, items, clock))
 
-    async def _ask(self, asked: ChatRequest, request: Request) -> Ask:
+    async def _ask(self, asked: ChatRequest, request: Request, deadline: float) -> Ask:
         drawn = (asked.temperature or 0) > 0 and asked.seed is None
         if "geometry" in asked.model_fields_set and asked.geometry == "gsm" and self._model.selector is None:
             raise NotSupported(f"{self._model.name} has no geometry selector", field="geometry", value="gsm")
@@ -103,6 +104,8 @@ class Chat:
             stop=asked.stops,
             seed=secrets.randbits(63) if drawn else asked.seed,
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+            caller=caller_of(request).name or "",
+            deadline=deadline,
         )
 
     async def _video(self, url: str, request: Request) -> str:

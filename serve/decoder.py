@@ -6,8 +6,11 @@ the engine keeps it for the next question. What a question adds goes through tog
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +30,8 @@ from models.video import Clip
 from models.vlm import clip_frames, clip_grid
 from serve.cache import CacheStats
 from serve.calls import call
-from serve.engine import Choice, Engine, Film, Limits, Request, Result, Text, Token
+from serve.engine import Choice, Engine, Film, Limits, Piece, Request, Result, Text, Token
+from serve.errors import Deadline
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Ask, Explanation, Likely, Reply, Report, Said, Seen
 from serve.selector import Selected
@@ -97,7 +101,8 @@ class Decoder:
             OutOfLimits: `max_tokens` is beyond this deployment's, or the prompt beyond the model or the memory.
         """
         geometry = self._geometry(ask)
-        return self._made(await self._engine.answer(self._request(ask, geometry)), geometry)
+        async with _until(ask.deadline):
+            return self._made(await self._engine.answer(self._request(ask, geometry)), geometry)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
         """The answer's text as it is written, then what `answer` returns. Closing it cancels the request.
@@ -106,7 +111,7 @@ class Decoder:
         """
         geometry = self._geometry(ask)
         async with aclosing(self._engine.stream(self._request(ask, geometry))) as events:
-            async for event in events:
+            async for event in _ending(events, ask.deadline):
                 if isinstance(event, Result):
                     yield self._made(event, geometry)
                 elif event.text:
@@ -192,6 +197,29 @@ class Decoder:
             [probabilities] = self._decoder.choose([inputs], [letter_ids(self._tokenizer, 2)])
         if not probabilities.isfinite().all():
             raise RuntimeError("the decoder's self-test gave non-finite probabilities")
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """Work that nobody waits for any more ends, even where the ingress that would cancel it is gone.
+
+    Raises:
+        Deadline: it is later than `deadline`, in seconds since 1970.
+    """
+    try:
+        async with asyncio.timeout(None if math.isinf(deadline) else deadline - time.time()):
+            yield
+    except TimeoutError:
+        raise Deadline("nobody waits for this answer any more") from None
+
+
+async def _ending(events: AsyncGenerator[Piece | Result, None], deadline: float) -> AsyncIterator[Piece | Result]:
+    while True:
+        async with _until(deadline):
+            event = await anext(events, None)
+        if event is None:
+            return
+        yield event
 
 
 def _own(result: Result) -> Trace:

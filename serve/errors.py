@@ -12,6 +12,7 @@ Exception
     ├── Overload               come back later: has `retry_after`, seconds
     │   ├── Busy         429   every queue that could take the request is full
     │   ├── NotReady     503   a stage is not loaded yet, or did not deploy
+    │   ├── OutOfMemory  503   the device had too little memory for it, even alone
     │   └── StageLost    503   replicas died while they worked on it, more often than we retry
     ├── StoreFull        507   the disk that keeps the videos is full
     └── Deadline         504   no answer within the time limit
@@ -94,6 +95,10 @@ class Busy(Overload):
 
 class NotReady(Overload):
     code = "not_ready"
+
+
+class OutOfMemory(Overload):
+    code = "out_of_memory"
 
 
 class StageLost(Overload):

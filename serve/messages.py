@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,8 @@ from serve.keys import ClipKey
 class Ask:
     """A conversation about one clip, as the decoder gets it. With `options`, which stand in its last turn, the answer
     is one of their letters. `geometry` False: the base model's answer. `logprobs`: how many likely alternatives beside
-    each token of a free answer; None: no log-probabilities."""
+    each token of a free answer; None: no log-probabilities. `caller`: whose question it is, "" where nobody needs a
+    key; `deadline`: until when somebody waits for the answer, in seconds since 1970."""
 
     clip: ClipKey
     turns: tuple[Turn, ...]
@@ -30,6 +32,8 @@ class Ask:
     seed: int | None = None
     explain: bool = False
     logprobs: int | None = None
+    caller: str = ""
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ CACHES = {
     "bytes": "What they take",
     "max_bytes": "What they may take, over all replicas",
 }
+ADMISSION = Gauge("dsr_admission_requests", "Questions that wait or are worked on", ["state"], registry=REGISTRY)
 # `with IN_FLIGHT.track_inprogress():`
 IN_FLIGHT = Gauge("dsr_requests_in_flight", "HTTP requests that are being worked on", registry=REGISTRY)
 
@@ -63,6 +64,11 @@ def observe_answer(answer: Answer) -> None:
         CACHE_RESULTS.labels(stage, result).inc()
     for kind in ("video", "geometry", "prompt", "completion"):
         TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
+
+
+def observe_gate(waiting: int, running: int) -> None:
+    ADMISSION.labels("waiting").set(waiting)
+    ADMISSION.labels("running").set(running)
 
 
 def render(reports: Mapping[str, Sequence[Report]] | None = None) -> tuple[bytes, str]:

@@ -47,6 +47,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.Overload: (errors.Overload.status, "Overloaded"),
     errors.Busy: (errors.Busy.status, "Too busy"),
     errors.NotReady: (errors.NotReady.status, "Not ready"),
+    errors.OutOfMemory: (errors.OutOfMemory.status, "Out of memory"),
     errors.StageLost: (errors.StageLost.status, "Stage lost"),
     errors.StoreFull: (errors.StoreFull.status, "Store full"),
     errors.Deadline: (errors.Deadline.status, "Deadline exceeded"),

@@ -130,11 +130,26 @@ class Access(Strict):
     )
 
 
+class Admission(Strict):
+    """How much is worked on at a time, over all ingress replicas, and how long others may wait for it."""
+
+    patches: Annotated[
+        float | None,
+        Field(gt=0, description="of clips that no stage has yet; None: twice what all encoders take in one pass"),
+    ] = None
+    answers: Annotated[int | None, Field(ge=1, description="None: what all decoders write side by side")] = None
+    waiting: Annotated[int, Field(ge=0, description="requests in the queue; a place costs a few kilobytes")] = 1024
+    wait_seconds: Annotated[
+        float, Field(gt=0, description="longest time in the queue, as estimated; who would wait longer is told so")
+    ] = 60
+
+
 class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
     deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
     access: Access = Access()
+    admission: Admission = Admission()
     allow_flush: Annotated[bool, Field(description="DELETE /v1/caches: who may call it can slow down everybody")] = (
         False
     )

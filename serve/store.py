@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -23,12 +24,17 @@ from typing import Any, BinaryIO, Protocol, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from serve.errors import TooLarge, UnknownVideo
+from serve.errors import UnknownVideo
 from serve.keys import is_video_id, video_id
+from serve.upload import Upload
 
 _CHUNK = 1 << 20
 _PARTIAL_SECONDS = 3600.0
+_REMEMBERED = 4096  # files: half a megabyte
 _WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+
+_log = logging.getLogger(__name__)
 
 
 class VideoStore(Protocol):
@@ -100,12 +106,13 @@ class FileStore:
         self._root: str = root.rstrip("/")
         self._local = isinstance(files, LocalFileSystem)
         self._lock = threading.Lock()
+        self._checked: dict[tuple[str, int, int], None] = {}  # files whose bytes are those of their names
         if self._local:
             os.makedirs(self._root, mode=0o700, exist_ok=True)  # what people upload is theirs alone
         self._files.makedirs(f"{self._root}/partial", exist_ok=True)
 
     def put(self, source: BinaryIO) -> str:
-        upload = _Upload(self)
+        upload = self._upload()
         try:
             while chunk := source.read(_CHUNK):
                 upload.write(chunk)
@@ -114,7 +121,7 @@ class FileStore:
             upload.discard()
 
     async def put_chunks(self, chunks: AsyncIterable[bytes]) -> str:
-        upload = _Upload(self)
+        upload = self._upload()
         try:
             async for chunk in chunks:
                 await asyncio.to_thread(upload.write, chunk)
@@ -129,11 +136,34 @@ class FileStore:
             raise unknown(video)
         try:
             if not self._local:
-                return self._download(path)
+                return self._intact(video, self._download(path))
             os.utime(path)
-            return open(path, "rb")
+            return self._intact(video, open(path, "rb"))
         except FileNotFoundError:  # evicted since
             raise unknown(video) from None
+
+    def _intact(self, video: str, file: BinaryIO) -> BinaryIO:
+        """The file, at 0, once its bytes have been compared with its name: a disk may lose some. This process reads
+        each local file through only once, a copy from elsewhere each time.
+
+        Raises:
+            UnknownVideo: they differ, or are fewer. The remains are deleted.
+        """
+        status = os.fstat(file.fileno())
+        known = video, status.st_ino, status.st_size
+        if known in self._checked:
+            return file
+        if video_id(hashlib.file_digest(file, "sha256").hexdigest()) != video:
+            file.close()
+            _log.error("%s is damaged and was deleted", video)
+            self._remove(self._path(video))
+            raise UnknownVideo("this video was damaged on the disk; upload it again", field="video.id", value=video)
+        if self._local:
+            self._checked[known] = None
+            while len(self._checked) > _REMEMBERED:
+                del self._checked[next(iter(self._checked))]
+        file.seek(0)
+        return file
 
     def exists(self, video: str) -> bool:
         return is_video_id(video) and self._info(video) is not None
@@ -165,6 +195,9 @@ class FileStore:
         """
         with self._lock:
             return self._make_room(0, self._held())
+
+    def _upload(self) -> Upload:
+        return Upload(self._files, f"{self._root}/partial/{uuid.uuid4().hex}", self.max_bytes, self._keep)
 
     def _keep(self, partial: str, video: str, size: int) -> None:
         """The commit. A video that is held already is replaced by equal bytes, which renews its time of use."""
@@ -226,53 +259,6 @@ class FileStore:
     def _remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             self._files.rm_file(path)
-
-
-class _Upload:
-    """Bytes on their way under a temporary name. Thread-safe: a cancelled coroutine discards while a thread writes."""
-
-    def __init__(self, store: FileStore) -> None:
-        self._store = store
-        self._path = f"{store._root}/partial/{uuid.uuid4().hex}"
-        self._file: Any = store._files.open(self._path, "wb")
-        self._hash = hashlib.sha256()
-        self._size = 0
-        self._lock = threading.Lock()
-        self._over = False
-
-    def write(self, chunk: bytes) -> None:
-        limit = self._store.max_bytes
-        with self._lock:
-            self._size += len(chunk)
-            if self._size > limit:
-                raise TooLarge(
-                    f"the video has more than the {limit} bytes that the store holds",
-                    field="video",
-                    value=self._size,
-                    limit=limit,
-                )
-            self._hash.update(chunk)
-            self._file.write(chunk)
-
-    def commit(self) -> str:
-        with self._lock:
-            if self._over:
-                raise ValueError("the upload was discarded")
-            self._file.close()
-            video = video_id(self._hash.hexdigest())
-            self._store._keep(self._path, video, self._size)
-            self._over = True
-            return video
-
-    def discard(self) -> None:
-        """Removes what was written, unless it was committed."""
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-            with contextlib.suppress(OSError):  # on a full disk what is left in the buffer cannot be written
-                self._file.close()
-            self._store._remove(self._path)
 
 
 def written(info: dict[str, Any]) -> float:

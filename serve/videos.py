@@ -60,7 +60,7 @@ class Videos:
 
     async def list(self, request: Request, limit: Limit = 20, after: After = None) -> VideoList:
         """The videos that are held, by id, a page at a time."""
-        ids = await asyncio.to_thread(self._ids, _name(request))
+        ids = await asyncio.to_thread(self._ids, caller_of(request).name)
         ids = [video for video in ids if after is None or video > after]
         found = await asyncio.gather(*(self._if_held(video) for video in ids[:limit]))
         more = ids[limit - 1] if len(ids) > limit else None
@@ -74,20 +74,20 @@ class Videos:
     async def delete(self, request: Request, video: VideoId) -> Response:
         """Deletes a video, and what the stages remember of it; for another caller who has sent it, too, it stays."""
         await self.check(video, request)
-        if await asyncio.to_thread(self._drop, _name(request), video):
+        if await asyncio.to_thread(self._drop, caller_of(request).name, video):
             await self._backend.flush(video)
         return Response(status_code=204)
 
     async def keep(self, file: BinaryIO, request: Request) -> str:
         """The id of a video, which is stored by then and known to be the caller's."""
-        return await asyncio.to_thread(self._keep, file, _name(request))
+        return await asyncio.to_thread(self._keep, file, caller_of(request).name)
 
     async def check(self, video: str, request: Request) -> None:
         """
         Raises:
             UnknownVideo: the caller has not sent it. Whether another has, is not to be seen.
         """
-        caller = _name(request)
+        caller = caller_of(request).name
         if self._claims is None or caller is None:
             return
         if not await asyncio.to_thread(self._claims.has, caller, video):
@@ -100,7 +100,7 @@ class Videos:
             yield
         except errors:
             with suppress(UnknownVideo):  # another request about the same bytes was faster
-                await asyncio.to_thread(self._drop, _name(request), video)
+                await asyncio.to_thread(self._drop, caller_of(request).name, video)
             raise
 
     def _keep(self, file: BinaryIO, caller: str | None) -> str:
@@ -137,10 +137,10 @@ class Videos:
             return None
 
 
-def _name(request: Request) -> str | None:
-    """Who calls, None without API keys."""
+def caller_of(request: Request) -> Caller:
+    """Whom `serve.access.edge` found to have sent it."""
     caller: Caller = request.state.caller
-    return caller.name
+    return caller
 
 
 def described(video: str, facts: VideoFacts, frames: int) -> VideoInfo:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 
+from serve.errors import OutOfMemory
 from serve.trace import Stopwatch
+
+# torch raises a bare RuntimeError on the CPU; its allocator's words are all that tells.
+_CPU_WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +41,7 @@ class TorchWorker:
         """`function(*args)` in the thread; its time, without the wait for the thread, goes to `watch`."""
 
         def timed() -> R:
-            with watch.running(), torch.inference_mode():
+            with watch.running(), torch.inference_mode(), self._memory_may_be_short():
                 result = function(*args, **kwargs)
                 if self.device != "cpu":
                     torch.cuda.synchronize()
@@ -44,7 +49,29 @@ class TorchWorker:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
 
+    @contextmanager
+    def _memory_may_be_short(self) -> Iterator[None]:
+        """
+        Raises:
+            OutOfMemory: the device had too little for this; what was allocated on the way is free again.
+        """
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if self.device != "cpu":
+                torch.cuda.empty_cache()
+            # `from None`: the frames of the failed pass would keep its tensors alive.
+            raise OutOfMemory(f"{self.device} has too little memory for this request now") from None
+
     def touch(self) -> None:
         """Fails when the device no longer computes; for health checks."""
         if torch.ones(2, device=self.device).sum().item() != 2:
             raise RuntimeError(f"{self.device} adds up wrongly")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in _CPU_WORDS)

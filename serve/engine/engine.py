@@ -280,7 +280,8 @@ class Engine:
         return next((job.prefix for job in jobs if job.prefix.room is not None and not job.prefix.ready), None)
 
     async def _advance(self, steps: Sequence[Step]) -> None:
-        """One pass. When it fails, each request goes alone, so that only those fail that cannot be computed."""
+        """One pass. When it fails, each half is tried, and so on: only those fail that cannot be computed, and what was
+        too much for the device's memory goes in smaller parts."""
         watch = Stopwatch()
         try:
             outcomes = await self._worker.run(watch, self._pass, steps)
@@ -288,9 +289,10 @@ class Engine:
             if len(steps) == 1:
                 self._fail(steps[0].job, error)
                 return
-            for step in steps:
-                if not step.job.over:
-                    await self._advance([step])
+            middle = len(steps) // 2
+            for half in (steps[:middle], steps[middle:]):
+                if left := [step for step in half if not step.job.over]:
+                    await self._advance(left)
             return
         for step, outcome in zip(steps, outcomes, strict=True):
             if step.job.over:

@@ -212,3 +212,30 @@ def test_a_hub_id_without_network_is_refused_in_our_words() -> None:
 def test_a_wrong_path_is_refused_in_our_words(location: str) -> None:
     with pytest.raises(CheckpointError, match="no such directory, and not a hub id of the form owner/name"):
         open_layout(location)
+
+
+LOADERS = {"decoder/model": load_decoder, "encoder": load_encoder, "selector": load_selector}
+
+
+@pytest.mark.parametrize("part", LOADERS)
+def test_one_flipped_bit_is_refused_by_its_hash(small: Path, tmp_path: Path, part: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    file = copy / f"{part}.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1  # in the last weight: nothing but the hash can tell
+    file.write_bytes(data)
+    for other, load in LOADERS.items():
+        if other != part:
+            load(open_layout(copy))
+    with pytest.raises(CheckpointError, match=f"{part}.safetensors is damaged: its sha256 is [0-9a-f]+, the manifest"):
+        LOADERS[part](open_layout(copy))
+
+
+def test_a_changed_config_is_refused_by_its_hash(small: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    config = copy / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(CheckpointError, match=r"config.json is damaged"):
+        load_encoder(open_layout(copy))

@@ -8,8 +8,10 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
+import torch
 
 from serve.batch import Batcher
+from serve.errors import OutOfMemory
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
 from tests.serve.direct import occupied, until
@@ -95,14 +97,14 @@ def test_only_items_of_one_kind_share_a_pass_and_the_oldest_goes_first(worker: T
     assert double.passes == [[1, 3], [2, 4]]
 
 
-def test_a_failing_batch_is_tried_item_by_item_and_only_the_culprit_fails(worker: TorchWorker) -> None:
+def test_a_failing_batch_is_tried_in_halves_and_only_the_culprit_fails(worker: TorchWorker) -> None:
     double = Doubler()
     batcher = Batcher(worker, double, 10)
     first, culprit, last = run(ask_while_busy(worker, batcher, 1, -2, 3))
     assert (first, last) == (2, 6)
     assert isinstance(culprit, ValueError)
     assert str(culprit) == "cannot double [-2]"
-    assert double.passes == [[1, -2, 3], [1], [-2], [3]]
+    assert double.passes == [[1, -2, 3], [1], [-2, 3], [-2], [3]]
 
 
 def test_an_item_that_fails_alone_is_not_tried_again(worker: TorchWorker) -> None:
@@ -232,3 +234,40 @@ def test_under_many_concurrent_callers_everyone_gets_their_own_result_in_few_pas
         assert max(len(batch) for batch in double.passes) <= 16
 
     run(scenario())
+
+
+class Crammed(Doubler):
+    """A device whose memory is enough for `most` items at a time."""
+
+    def __init__(self, most: int, error: Exception) -> None:
+        super().__init__()
+        self.most, self.error = most, error
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        found = super().__call__(items)
+        if len(items) > self.most:
+            raise self.error
+        return found
+
+
+CPU_WORDS = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to …"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError(CPU_WORDS)])
+def test_when_memory_is_short_the_batch_shrinks(worker: TorchWorker, error: Exception) -> None:
+    crammed = Crammed(2, error)
+    assert run(ask_while_busy(worker, Batcher(worker, crammed, 10), 1, 2, 3, 4)) == [2, 4, 6, 8]
+    assert crammed.passes == [[1, 2, 3, 4], [1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError(CPU_WORDS)])
+def test_what_does_not_fit_alone_is_told_to_come_back(worker: TorchWorker, error: Exception) -> None:
+    [refused] = run(ask_while_busy(worker, Batcher(worker, Crammed(0, error), 10), 1))
+    assert isinstance(refused, OutOfMemory)
+    assert refused.status == 503
+    assert "alloc" not in str(refused)
+
+
+def test_a_real_allocation_that_fails_is_known_as_one(worker: TorchWorker) -> None:
+    with pytest.raises(OutOfMemory):
+        run(worker.run(Stopwatch(), lambda: torch.empty(2**55, dtype=torch.uint8)))

@@ -301,3 +301,25 @@ def test_bounds_must_be_positive(tmp_path: Path) -> None:
         FileStore(str(tmp_path), 0, 1)
     with pytest.raises(ValueError, match="max_age: -1"):
         FileStore(str(tmp_path), 1, -1)
+
+
+def test_a_video_that_the_disk_has_damaged_is_gone_rather_than_wrong(url: str) -> None:
+    store = stored(url)
+    video, other = put(store, b"the bytes"), put(store, b"others")
+    system, root = fsspec.core.url_to_fs(url)
+    system.pipe_file(f"{root}/{video}", b"the bytez")
+    with pytest.raises(UnknownVideo, match="upload it again"):
+        store.open(video)
+    assert not store.exists(video)
+    assert read(store, other) == b"others"
+    assert put(store, b"the bytes") == video
+    assert read(store, video) == b"the bytes"
+
+
+def test_a_truncated_video_is_gone_even_after_it_was_whole(tmp_path: Path) -> None:
+    store = stored(str(tmp_path))
+    video = put(store, b"the bytes")
+    assert read(store, video) == b"the bytes"
+    os.truncate(tmp_path / video, 4)
+    with pytest.raises(UnknownVideo):
+        store.open(video)
