@@ -16,7 +16,7 @@ from serve.errors import ServiceError, TooLarge
 
 REQUEST_ID_HEADER = "X-Request-ID"
 LINGER_SECONDS = 2.0
-_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 Respond = Callable[[Exception, str, str], Response]
@@ -50,7 +50,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if _SANE_ID.fullmatch(given) else new_request_id()
+        request_id = given if SANE_ID.fullmatch(given) else new_request_id()
         # A new dictionary: some servers hand the same one to every request.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         await _Exchange(self, scope, receive, send).run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -142,7 +143,7 @@ class FileStore:
         except FileNotFoundError:  # evicted since
             raise unknown(video) from None
 
-    def _intact(self, video: str, file: BinaryIO) -> BinaryIO:
+    def _intact(self, video: str, file: IO[bytes]) -> BinaryIO:
         """The file, at 0, once its bytes have been compared with its name: a disk may lose some. This process reads
         each local file through only once, a copy from elsewhere each time.
 
@@ -152,8 +153,8 @@ class FileStore:
         status = os.fstat(file.fileno())
         known = video, status.st_ino, status.st_size
         if known in self._checked:
-            return file
-        if video_id(hashlib.file_digest(file, "sha256").hexdigest()) != video:
+            return cast(BinaryIO, file)
+        if video_id(hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()) != video:
             file.close()
             _log.error("%s is damaged and was deleted", video)
             self._remove(self._path(video))
@@ -163,7 +164,7 @@ class FileStore:
             while len(self._checked) > _REMEMBERED:
                 del self._checked[next(iter(self._checked))]
         file.seek(0)
-        return file
+        return cast(BinaryIO, file)
 
     def exists(self, video: str) -> bool:
         return is_video_id(video) and self._info(video) is not None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
@@ -12,6 +16,7 @@ import pytest
 
 from serve.proxy import CONTROL
 from tests.clips import make_clip
+from tests.processes import replicas
 from tests.serve.service.asking import QUESTION, ask_by_id
 from tests.serve.service.test_streams import LONG, streamed, under_way
 
@@ -60,3 +65,34 @@ def test_a_slow_stream_of_one_is_no_trouble_for_another(service: httpx.Client, v
     with streamed(service, video, **LONG) as events:
         next(events)
         assert ask_by_id(service, video).status_code == 200
+
+
+def test_an_ingress_that_dies_under_a_request_is_a_problem_that_says_when_to_come_back(
+    service: httpx.Client, video: str
+) -> None:
+    body = {"video": {"id": video}, "question": QUESTION, **LONG}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(service.post, "/v1/answers", json=body, headers={"X-Request-ID": "of-the-lost-one"})
+        until(lambda: under_way(service) == 1, seconds=20)
+        for pid in replicas("ingress"):
+            os.kill(pid, signal.SIGKILL)
+        lost = asked.result(timeout=60)
+    assert (lost.status_code, lost.json()["code"]) == (503, "stage_lost"), lost.text
+    assert int(lost.headers["retry-after"]) >= 1
+    assert lost.json()["request_id"] == "of-the-lost-one"
+    until(lambda: service.get("/readyz").status_code == 200, seconds=90)
+    until(lambda: under_way(service) == 0, seconds=60)  # Ray tells the decoder that nobody waits any more
+
+
+def test_rays_side_routes_tell_nothing(service: httpx.Client) -> None:
+    for path in ("/-/routes", "/-/routes/"):
+        response = service.get(path)
+        assert (response.status_code, response.content) == (404, b"")
+    assert service.get("/-/healthz").text == "success"
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.1)
