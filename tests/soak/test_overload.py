@@ -1,0 +1,108 @@
+"""Ten times as many questions as the service can answer: what it can, it still answers; all others know when to return.
+
+Every question is cold (nothing is cached) and large, so that its work is far above what a refusal costs: on a GPU it
+is, and the edge has cores of its own there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from tests.clips import make_clip
+from tests.soak.conftest import Start
+from tests.soak.load import OPTIONS, QUESTION
+
+pytestmark = pytest.mark.soak
+
+SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "120"))
+TIMES = 10
+NO_CACHE = {"cache_bytes": 0}
+WAIT_SECONDS = 15.0  # the service's own bound for the queue in this test
+
+
+@dataclass
+class Seen:
+    """Statuses, and seconds of those that were answered; refusals without a time to come back."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    rude: list[str] = field(default_factory=list)
+
+    def note(self, response: httpx.Response, seconds: float) -> None:
+        self.statuses[response.status_code] += 1
+        if response.status_code == 200:
+            self.seconds.append(seconds)
+        elif response.status_code not in (429, 503) or int(response.headers.get("retry-after", 0)) < 1:
+            self.rude.append(f"{response.status_code} {response.text[:200]}")
+
+
+def test_goodput_stays_level_at_ten_times_the_capacity(start: Start) -> None:
+    url = start(
+        frames=NO_CACHE,
+        encoder=NO_CACHE,
+        selector={**NO_CACHE, "token_cache_bytes": 0},
+        ingress={"admission": {"wait_seconds": WAIT_SECONDS}},
+    )
+    asyncio.run(_overload(url))
+
+
+async def _overload(url: str) -> None:
+    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+        videos = await _uploaded(http, 40)
+        peak = max([await _goodput(http, videos, clients) for clients in (2, 4, 8)])
+        seen, waiting = Seen(), set[asyncio.Task[None]]()
+        start = time.monotonic()
+        for number in range(int(TIMES * peak * SECONDS)):
+            await asyncio.sleep(max(0.0, start + number / (TIMES * peak) - time.monotonic()))
+            task = asyncio.create_task(_ask(http, videos[number % len(videos)], seen))
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
+        during = len(seen.seconds) / (time.monotonic() - start)
+        await asyncio.gather(*waiting)
+    late = sorted(seen.seconds)[int(0.99 * (len(seen.seconds) - 1))]
+    print(f"\npeak {peak:.2f}/s; at {TIMES} times that for {SECONDS:.0f} s: {during:.2f}/s ({during / peak:.0%})")
+    print(f"  statuses {dict(seen.statuses)}; 99 % of the answers within {late:.1f} s")
+    assert seen.rude == []
+    assert during >= 0.9 * peak
+    assert late <= 3 * WAIT_SECONDS
+
+
+async def _uploaded(http: httpx.AsyncClient, count: int) -> list[str]:
+    videos = []
+    for number in range(count):
+        clip = make_clip(None, seconds=4.0 + 0.1 * number, fps=16, size=(112, 112))
+        posted = await http.post("/v1/videos", files={"video": ("clip.mp4", clip)})
+        videos.append(str(posted.json()["id"]))
+    return videos
+
+
+async def _goodput(http: httpx.AsyncClient, videos: list[str], clients: int, seconds: float = 25.0) -> float:
+    """Answers per second to clients that ask one question after the other."""
+    seen, end = Seen(), time.monotonic() + seconds
+
+    async def one(first: int) -> None:
+        number = first
+        while time.monotonic() < end:
+            await _ask(http, videos[number % len(videos)], seen)
+            number += clients
+
+    start = time.monotonic()
+    await asyncio.gather(*(one(first) for first in range(clients)))
+    print(f"\n{clients} clients: {len(seen.seconds) / (time.monotonic() - start):.2f}/s", end="", flush=True)
+    assert seen.rude == []
+    return len(seen.seconds) / (time.monotonic() - start)
+
+
+async def _ask(http: httpx.AsyncClient, video: str, seen: Seen) -> None:
+    body = {"video": {"id": video}, "question": QUESTION, "options": OPTIONS, "frames": 64}
+    start = time.perf_counter()
+    response = await http.post("/v1/answers", json=body)
+    seen.note(response, time.perf_counter() - start)
