@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test check format bench tiny lock clean
+.PHONY: help install run serve test check format soak bench tiny lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ check: $(INSTALLED) ## lint, format, types, import rules
 format: $(INSTALLED) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: $(INSTALLED) ## an hour and more: chaos, overload, endurance, 10,000 hostile files
+	$(BIN)/python -m pytest -s -m 'soak or fuzz'
 
 bench: $(INSTALLED) ## measurements, one JSON object a line
 	$(BIN)/python -m tests.bench

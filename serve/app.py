@@ -7,6 +7,7 @@ ingress ──► decoder ──┬──► frames
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from ray.serve import Application, Deployment, deployment
 from ray.serve.config import BackpressureConfig, RequestRouterConfig
@@ -43,16 +44,17 @@ def build(args: Settings) -> Application:
     access, admission = _access(args.ingress.access), _admission(args, layout.model)
     ingress = args.ingress.model_copy(update={"access": access, "admission": admission})
 
-    frames = _deployment(Frames, "frames", args.frames).bind(args.frames, store)
+    deployed = partial(_deployment, drain_seconds=args.drain_seconds)
+    frames = deployed(Frames, "frames", args.frames).bind(args.frames, store)
     stages = {"frames": frames}
     selector = None
     if layout.model.selector is not None:
-        encoder = _deployment(Encoder, "encoder", args.encoder).bind(args.encoder, checkpoint, frames)
-        selector = _deployment(Selector, "selector", args.selector).bind(args.selector, checkpoint, encoder)
+        encoder = deployed(Encoder, "encoder", args.encoder).bind(args.encoder, checkpoint, frames)
+        selector = deployed(Selector, "selector", args.selector).bind(args.selector, checkpoint, encoder)
         stages |= {"encoder": encoder, "selector": selector}
-    decoder = _deployment(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
+    decoder = deployed(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
     stages["decoder"] = decoder
-    return _deployment(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
+    return deployed(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
 
 
 def _admission(args: Settings, model: ModelConfig) -> Admission:
@@ -79,7 +81,7 @@ def _access(access: Access) -> Access:
     return access
 
 
-def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
+def _deployment(kind: type, name: str, stage: Stage, drain_seconds: float) -> Deployment:
     """A stage's class with its share of the machine, and the way to its replicas."""
     router = RequestRouterConfig()
     if isinstance(stage, RoutedStage):
@@ -94,6 +96,7 @@ def _deployment(kind: type, name: str, stage: Stage) -> Deployment:
         max_queued_requests=stage.max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),  # Ray's own is a 503 without a time
         health_check_period_s=1,  # Ray's 10 s is how long a stage with one replica would stay away when that dies
+        graceful_shutdown_timeout_s=drain_seconds,
         graceful_shutdown_wait_loop_s=0.2,  # how often a replica that is to go looks whether its requests are done
         request_router_config=router,
         ray_actor_options={"num_cpus": stage.cpus, "num_gpus": stage.gpus, "resources": stage.resources},

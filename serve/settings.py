@@ -180,6 +180,9 @@ class Settings(Strict):
     selector: SelectorStage = SelectorStage()
     decoder: DecoderStage = DecoderStage()
     ingress: Ingress = Ingress()
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="how long a replica that is to go may finish what it works on")
+    ] = 60
 
     @property
     def cpus(self) -> float:

@@ -53,7 +53,8 @@ class Tally:
         ordered = sorted(self.seconds) or [0.0]
         median, late = ordered[len(ordered) // 2], ordered[int(0.99 * (len(ordered) - 1))]
         return (
-            f"{len(self.seconds)} right, {len(self.wrong)} wrong, {len(self.failed)} lost, {self.broken} streams broken and asked again; "
+            f"{len(self.seconds)} right, {len(self.wrong)} wrong, {len(self.failed)} lost, "
+            f"{self.broken} streams broken and asked again; "
             f"median {median:.2f} s, 99 % within {late:.2f} s"
         )
 

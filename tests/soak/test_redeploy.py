@@ -1,0 +1,53 @@
+"""New settings are rolled out under load, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from dsr_client import AsyncClient
+
+from tests.processes import replicas
+from tests.soak.conftest import STAGES, Start
+from tests.soak.load import OPTIONS, PATIENT, asking, known
+
+pytestmark = pytest.mark.soak
+
+
+def test_a_rolling_redeploy_of_every_stage_loses_no_request(start: Start, tmp_path: Path) -> None:
+    url = start(**{stage: {"replicas": 2} for stage in STAGES})
+    asyncio.run(_redeploy(url, tmp_path))
+
+
+async def _redeploy(url: str, root: Path) -> None:
+    async with AsyncClient(url, retries=PATIENT) as client:
+        questions = await known(client, 3, [(OPTIONS, False), ((), False), ((), True)])
+        before = {stage: replicas(stage) for stage in STAGES}
+        async with asking(client, questions, clients=3) as tally:
+            await asyncio.sleep(2)
+            await asyncio.to_thread(_roll_out, root)
+            await asyncio.to_thread(_until_gone, before)
+            await asyncio.sleep(2)
+    print(f"\nevery replica replaced: {tally}")
+    assert (tally.failed, tally.wrong) == ([], [])
+    assert tally.seconds
+
+
+def _until_gone(before: dict[str, set[int]]) -> None:
+    while any(before[stage] & replicas(stage) for stage in STAGES):
+        time.sleep(0.5)
+
+
+def _roll_out(root: Path) -> None:
+    """Every stage gets another setting, which only a new replica can have."""
+    from ray import serve
+
+    from serve.app import build
+    from serve.local import APP, read_settings
+
+    store = {"url": str(root / "store"), "max_bytes": 400_000_000}
+    settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
+    update = {stage: getattr(settings, stage).model_copy(update={"replicas": 2, "max_ongoing": 60}) for stage in STAGES}
+    serve.run(build(settings.model_copy(update=update)), name=APP, route_prefix="/")
