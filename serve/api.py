@@ -18,6 +18,7 @@ from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
 from serve.errors import NotSupported, ServiceError
 from serve.measured import Measured
+from serve.media.fetch import Fetcher
 from serve.messages import Report
 from serve.openapi import (
     ANSWER_BODY,
@@ -61,11 +62,13 @@ def create_app(
     settings: Ingress,
     *,
     sample: Path | None = None,
+    fetcher: Fetcher | None = None,
     behind_ray: bool = False,
 ) -> FastAPI:
     """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
 
-    `sample`: a directory with a clip and a question, for the page to begin with.
+    `sample`: a directory with a clip and a question, for the page to begin with. `fetcher`: by default the one that the
+    settings describe.
     """
     app = Documented(
         title="dsr-serve",
@@ -76,8 +79,9 @@ def create_app(
     install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured)
     videos = Videos(backend, store)
-    _add_answers(app, Answers(backend, videos, model, settings.deadline_seconds))
-    _add_chat(app, Chat(backend, videos, model, settings.deadline_seconds))
+    fetcher = fetcher or Fetcher(settings.media_urls, store)
+    _add_answers(app, Answers(backend, videos, fetcher, model, settings.deadline_seconds))
+    _add_chat(app, Chat(backend, videos, fetcher, model, settings.deadline_seconds))
     _add_videos(app, videos)
     _add_operation(app, Operation(backend, model, settings))
     playground(app, sample)

@@ -8,6 +8,8 @@ Exception
     ├── Unauthorized     401   no credential, or a wrong one
     ├── UnknownVideo     404   no video of this id is in the store
     ├── TooLarge         413   more bytes than the limit
+    ├── UrlRefused       422   a media URL of a form, or at a host or port, that the service does not fetch from
+    ├── Unfetchable      422   nothing that could be fetched is behind a media URL
     ├── Overload               come back later: has `retry_after`, seconds
     │   ├── Busy         429   every queue that could take the request is full
     │   ├── NotReady     503   a stage is not loaded yet, or did not deploy
@@ -52,6 +54,16 @@ class UnknownVideo(ServiceError):
 class TooLarge(ServiceError):
     status = 413
     code = "too_large"
+
+
+class UrlRefused(ServiceError):
+    status = 422
+    code = "url_refused"
+
+
+class Unfetchable(ServiceError):
+    status = 422
+    code = "url_unfetchable"
 
 
 class Overload(ServiceError):
