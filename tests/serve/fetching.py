@@ -14,7 +14,7 @@ from serve.media.addresses import Rule, is_public
 from serve.media.fetch import Fetcher
 from serve.settings import MediaUrls
 from serve.store import FileStore
-from tests.serve.media_server import HOST, authority
+from tests.serve.media_server import HOST, Answer, authority, serving
 
 SECRET = "X-Signature=hush0hush"
 HOSTS = (HOST, "other.example.org", ".cdn.example.net")
@@ -81,3 +81,18 @@ async def failure(fetching: Fetcher, url: str, root: Path) -> ExplainedError:
     assert caught.value.field == "video.url"
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     return caught.value
+
+
+async def fetched(fetching: Fetcher, url: str, root: Path) -> bytes:
+    video = await fetching.keep(url, "video.url")
+    return (root / video).read_bytes()
+
+
+def failing(root: Path, answer: Answer, **settings: Any) -> ExplainedError:
+    """What a fetch of `answer` fails with."""
+
+    async def go() -> ExplainedError:
+        async with serving({f"/clip.mp4?{SECRET}": answer}) as server:
+            return await failure(fetcher(root, server.port, **settings), server.url(f"/clip.mp4?{SECRET}"), root)
+
+    return asyncio.run(go())

@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 HOST = "media.example.org"
+CLIP = bytes(range(256)) * 4000
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 """What is sent for a path: these bytes, or whatever the function writes."""
 
@@ -157,3 +160,19 @@ def ok(body: bytes, *headers: str) -> bytes:
 
 def redirect(location: str, status: int = 302) -> bytes:
     return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+
+
+async def silence(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+def endless(head: bytes, piece: bytes, sent: list[int], wait: float = 0) -> Callable[..., Awaitable[None]]:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            sent.append(len(piece))
+            await asyncio.sleep(wait)
+
+    return answer

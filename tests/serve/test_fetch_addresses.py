@@ -54,6 +54,8 @@ FORBIDDEN = {
     "v6-6to4-loopback": "2002:7f00:1::",
     "v6-6to4-public": "2002:808:808::",
     "v6-teredo": "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "v6-anycast": "2001:1::1",
+    "v6-as112": "2001:4:112::1",
     "v6-nat64-loopback": "64:ff9b::7f00:1",
     "v6-nat64-metadata": "64:ff9b::a9fe:a9fe",
     "v6-nat64-azure": "64:ff9b::a83f:8110",

@@ -199,6 +199,12 @@ def test_refused_before_anything_is_asked(url: str, tmp_path: Path, monkeypatch:
     assert url not in error.message
 
 
+@pytest.mark.parametrize("url", cases(SCHEMES, BLANKS, AUTHORITIES, ADDRESSES, NAMES, PATHS))
+def test_refused_whatever_the_list_allows(url: str) -> None:
+    with pytest.raises(UrlRefused):
+        Target.parse(url, "video.url")
+
+
 @pytest.mark.parametrize(
     ("url", "host", "port", "path"),
     [
