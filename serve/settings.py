@@ -134,13 +134,17 @@ class MediaUrls(Strict):
     ] = Limits.max_bytes
     seconds: Annotated[
         float,
-        Field(gt=0, le=3600, description="for all of it, from the look-up of the name to the last byte"),
+        Field(
+            gt=0,
+            le=3600,
+            description="for all of it, from the look-up of the name to the last byte: 7 MB/s for the largest",
+        ),
     ] = 30
     max_redirects: Annotated[
         int, Field(ge=0, le=10, description="each is checked as the first URL was; a video's own URL needs none")
     ] = 0
     at_once: Annotated[
-        int, Field(ge=1, le=1000, description="fetches per replica; others wait: nobody is flooded through us")
+        int, Field(ge=1, le=1000, description="fetches per replica; others wait, so that nobody is flooded through us")
     ] = 8
 
     @field_validator("hosts")

@@ -17,7 +17,7 @@ from serve.media.urls import Target
 
 CONNECT_SECONDS = 5.0  # a second address gets its turn within the usual deadline
 HEAD_BYTES = 32 * 1024  # of a response before its body, and of the head of a chunk
-READ_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024  # as chunks of one byte, tens of ms of work: how long a hostile server holds up other requests
 PIECE_BYTES = 1024 * 1024  # what is handed on at a time, however small the pieces that arrive
 MAX_INFORMATIONAL = 8  # 1xx responses before the real one
 
@@ -92,6 +92,7 @@ class Exchange:
     async def _event(self) -> h11.Event | type[h11.PAUSED]:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._http.receive_data(await self._reader.read(READ_BYTES))
+            await asyncio.sleep(0)  # reading what is there already does not give way to others
         return event  # type: ignore[return-value]
 
 
