@@ -53,7 +53,7 @@ def fetcher(
     root: Path, port: int = 443, names: Names | None = None, rule: Rule | None = None, **settings: Any
 ) -> Fetcher:
     """By default it finds every host at 127.0.0.1, and may go there."""
-    allowed = {"enabled": True, "hosts": HOSTS, "ports": (port,), "seconds": 5, **settings}
+    allowed = {"enabled": True, "hosts": HOSTS, "ports": (port,), "seconds": 20, **settings}
     return Fetcher(
         MediaUrls(**allowed),
         FileStore(str(root), 100_000_000, 3600),

@@ -91,7 +91,7 @@ def test_a_slow_drip_ends_at_the_deadline(tmp_path: Path, answer: Answer) -> Non
     began = time.monotonic()
     error = failing(tmp_path, answer, seconds=0.4)
     assert (type(error), error.limit) == (Deadline, 0.4)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
 
 
 def test_a_name_that_takes_for_ever_ends_at_the_deadline(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def fetching_client(backend: BrokenBackend, root: Path, port: int = 443, **how: 
     """Of a service that fetches from 127.0.0.1; given `names`, with the service's own rule."""
     fetching = strict(root, **how) if "names" in how else fetcher(root, port, **how)
     model, store = recognise(Path("models/tiny")).model, FileStore(str(root), 1_000_000, 3600)
-    app = create_app(backend, store, model, Ingress(deadline_seconds=5), fetcher=fetching)
+    app = create_app(backend, store, model, Ingress(deadline_seconds=20), fetcher=fetching)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test")
 
 

@@ -233,7 +233,7 @@ TAKEN = st.builds(
 )
 
 
-@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
 @given(TAKEN)
 def test_every_library_reads_what_is_taken_as_it_was_read_here(url: str) -> None:
     """No parser differential: whoever else may read such a URL sees the same host, port and path."""
@@ -247,7 +247,7 @@ def test_every_library_reads_what_is_taken_as_it_was_read_here(url: str) -> None
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
 def test_any_text_is_a_target_or_a_refusal(text: str) -> None:
     for url in (text, f"https://{text}", f"https://media.example.org{text}"):
         with suppress(UrlRefused):
