@@ -23,6 +23,7 @@ from models.video import Sampling
 from serve import metrics
 from serve.errors import Deadline, Malformed, NotSupported, UnknownVideo
 from serve.keys import ClipKey, is_video_id
+from serve.media.fetch import Fetcher
 from serve.messages import Ask, Reply, Said
 from serve.problems import describe
 from serve.schemas import (
@@ -33,10 +34,8 @@ from serve.schemas import (
     Explanation,
     Span,
     Usage,
-    VideoSource,
     parameters_from_form,
     refusal,
-    unsupported,
 )
 from serve.sse import Event, EventStream
 from serve.trace import Made
@@ -63,9 +62,17 @@ class AdmittingBackend(AnswerBackend, Protocol):
 
 
 class Answers:
-    def __init__(self, backend: AdmittingBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        backend: AdmittingBackend,
+        videos: Videos,
+        fetcher: Fetcher,
+        model: ModelConfig,
+        deadline_seconds: float,
+    ) -> None:
         self._backend = backend
         self._videos = videos
+        self._fetcher = fetcher
         self._model = model
         self._deadline_seconds = deadline_seconds
 
@@ -78,7 +85,7 @@ class Answers:
         """
         self._backend.knock()
         clock = Clock(self._deadline_seconds)
-        parameters, video = await clock.within(self._read(request))
+        parameters, video = await clock.within(self._read(request, clock))
         clock.limit(parameters.timeout)
         ask = self.ask(parameters, video, caller_of(request).name, clock.deadline)
         if parameters.stream:
@@ -139,25 +146,29 @@ class Answers:
             deadline=deadline,
         )
 
-    async def _read(self, request: Request) -> tuple[AnswerParameters, str]:
+    async def _read(self, request: Request, clock: Clock) -> tuple[AnswerParameters, str]:
         """The parameters and the id of the video, which is stored by then."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            return await self._read_json(request)
+            return await self._read_json(request, clock)
         if kind == "multipart/form-data":
             return await self._read_form(request)
         raise Malformed("send application/json or multipart/form-data", field="content-type", value=kind)
 
-    async def _read_json(self, request: Request) -> tuple[AnswerParameters, str]:
+    async def _read_json(self, request: Request, clock: Clock) -> tuple[AnswerParameters, str]:
         body = await request.body()
         with _refusing():
             # In a thread: decoding 100 MB of base64 would hold up every other request for a quarter of a second.
             asked = await asyncio.to_thread(AnswerRequest.model_validate_json, body)
-        _refuse_unsupported(asked.video)
         if asked.video.id is not None:
             await self._videos.check(asked.video.id, request)
             return asked, asked.video.id
         self._refuse_no_geometry(asked)
+        if asked.video.url is not None:
+            clock.limit(asked.timeout)
+            video = await clock.within(self._fetcher.keep(asked.video.url, "video.url"))
+            await self._videos.claim(video, request)
+            return asked, video
         return asked, await self._videos.keep(io.BytesIO(asked.video.data or b""), request)
 
     async def _read_form(self, request: Request) -> tuple[AnswerParameters, str]:
@@ -221,12 +232,6 @@ def _refusing() -> Iterator[None]:
         yield
     except pydantic.ValidationError as error:
         raise refusal(error.errors()) from None
-
-
-def _refuse_unsupported(video: VideoSource) -> None:
-    field = unsupported(video)
-    if field is not None:
-        raise NotSupported(f"{field} is not available in this version", field=field)
 
 
 def as_answer(model: str, ask: Ask, made: Made[Reply], arrived: float) -> Answer:

@@ -27,6 +27,7 @@ from serve.chat_schemas import ChatCompletion, ModelList
 from serve.errors import NotSupported, ServiceError
 from serve.guard import REQUEST_ID_HEADER
 from serve.measured import Measured
+from serve.media.fetch import Fetcher
 from serve.messages import Report
 from serve.openapi import (
     ANSWER_BODY,
@@ -72,12 +73,16 @@ def create_app(
     *,
     claims: Claims | None = None,
     sample: Path | None = None,
+    fetcher: Fetcher | None = None,
     behind_ray: bool = False,
 ) -> FastAPI:
     """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
 
     `claims`: who has sent which video, where there are API keys. `sample`: a directory with a clip and a question, for
-    the page to begin with. BadKeyFile: the settings name a key file that cannot be used.
+    the page to begin with. `fetcher`: by default the one that the settings describe.
+
+    Raises:
+        BadKeyFile: the settings name a key file that cannot be used.
     """
     app = Documented(
         title="dsr-serve",
@@ -89,23 +94,34 @@ def create_app(
     app.add_middleware(Edge, door=Door(settings.access), quotas=Quotas(settings.replicas))
     install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured)
-    if settings.access.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.access.origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
-            expose_headers=["Retry-After", REQUEST_ID_HEADER],
-        )
+    _share(app, settings.access.origins)
     videos = Videos(backend, store, claims)
     gate = Gate(_capacity(settings))
-    admitted = Admitted(backend, gate, Costs(model.frames))
-    _add_answers(app, Answers(admitted, videos, model, settings.deadline_seconds))
-    _add_chat(app, Chat(admitted, videos, model, settings.deadline_seconds))
+    asking = (
+        Admitted(backend, gate, Costs(model.frames)),
+        videos,
+        fetcher or Fetcher(settings.media_urls, store),
+        model,
+        settings.deadline_seconds,
+    )
+    _add_answers(app, Answers(*asking))
+    _add_chat(app, Chat(*asking))
     _add_videos(app, videos)
     _add_operation(app, Operation(backend, model, settings, gate))
     playground(app, sample)
     return app
+
+
+def _share(app: FastAPI, origins: Sequence[str]) -> None:
+    """Lets the pages of other sites ask, with a key of their own."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
+            expose_headers=["Retry-After", REQUEST_ID_HEADER],
+        )
 
 
 def _capacity(settings: Ingress) -> Capacity:

@@ -42,6 +42,7 @@ from serve.chat_schemas import (
 )
 from serve.errors import Malformed, NotSupported, UnknownVideo
 from serve.keys import ClipKey, is_video_id
+from serve.media.fetch import Fetcher
 from serve.messages import Ask, Likely, Reply, Said
 from serve.problems import describe
 from serve.schemas import Problem, refusal
@@ -56,9 +57,17 @@ _ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_
 
 
 class Chat:
-    def __init__(self, backend: AdmittingBackend, videos: Videos, model: ModelConfig, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        backend: AdmittingBackend,
+        videos: Videos,
+        fetcher: Fetcher,
+        model: ModelConfig,
+        deadline_seconds: float,
+    ) -> None:
         self._backend = backend
         self._videos = videos
+        self._fetcher = fetcher
         self._model = model
         self._deadline_seconds = deadline_seconds
         self._created = int(time.time())
@@ -68,7 +77,8 @@ class Chat:
         return ModelList(data=[Model(id=self._model.name, created=self._created)])
 
     async def complete(self, request: Request) -> Any:
-        """OpenAI's chat completions about one video, a `video_url` part: a data: URL or `dsr://` and an uploaded id."""
+        """OpenAI's chat completions about one video, a `video_url` part: a data: URL, `dsr://` and an uploaded id, or,
+        where the service allows it, an https URL."""
         self._backend.knock()
         clock = Clock(self._deadline_seconds)
         body = await request.body()
@@ -117,10 +127,10 @@ class Chat:
         if is_video_id(video):
             await self._videos.check(video, request)
             return video
-        if "://" in video and not url.startswith("dsr://"):
-            raise NotSupported(
-                "this service fetches no videos: send a data: URL or dsr:// and an id", field="video_url"
-            )
+        if ":" in url and not url.startswith("dsr://"):
+            video = await self._fetcher.keep(url, "video_url")
+            await self._videos.claim(video, request)
+            return video
         raise UnknownVideo("no video of this id is held; upload it first", field="video_url", value=video)
 
 

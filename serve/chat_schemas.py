@@ -38,7 +38,7 @@ IGNORED = ("user", "metadata", "service_tier", "safety_identifier", "prompt_cach
 class VideoUrl(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    url: Annotated[str, Field(min_length=1, description="a data: URL, or dsr:// and the id of an uploaded video")]
+    url: Annotated[str, Field(min_length=1, description="a data: URL, dsr:// and an uploaded id, or https; if allowed")]
 
 
 class Part(BaseModel):

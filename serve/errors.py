@@ -9,6 +9,8 @@ Exception
     ├── Forbidden        403   a credential does not help: the request may not come from there
     ├── UnknownVideo     404   no video of this id is in the store
     ├── TooLarge         413   more bytes than the limit
+    ├── UrlRefused       422   a media URL of a form, or at a host or port, that the service does not fetch from
+    ├── Unfetchable      422   nothing that could be fetched is behind a media URL
     ├── Overload               come back later: has `retry_after`, seconds
     │   ├── Busy         429   every queue that could take the request is full
     │   ├── NotReady     503   a stage is not loaded yet, or did not deploy
@@ -65,6 +67,16 @@ class TooLarge(ServiceError):
 class StoreFull(ServiceError):
     status = 507
     code = "store_full"
+
+
+class UrlRefused(ServiceError):
+    status = 422
+    code = "url_refused"
+
+
+class Unfetchable(ServiceError):
+    status = 422
+    code = "url_unfetchable"
 
 
 class Overload(ServiceError):

@@ -44,6 +44,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     errors.Forbidden: (errors.Forbidden.status, "Forbidden"),
     errors.UnknownVideo: (errors.UnknownVideo.status, "Unknown video"),
     errors.TooLarge: (errors.TooLarge.status, "Too large"),
+    errors.UrlRefused: (errors.UrlRefused.status, "URL refused"),
+    errors.Unfetchable: (errors.Unfetchable.status, "URL unfetchable"),
     errors.Overload: (errors.Overload.status, "Overloaded"),
     errors.Busy: (errors.Busy.status, "Too busy"),
     errors.NotReady: (errors.NotReady.status, "Not ready"),

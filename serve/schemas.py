@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from models.errors import InputError, OutOfLimits
 from models.prompt import LETTERS, question_text
 from serve.errors import Malformed, ServiceError
+from serve.media.urls import MAX_URL_CHARS
 
 MAX_QUESTION_CHARS = 2000
 MAX_OPTION_CHARS = 500
@@ -72,7 +73,7 @@ class VideoSource(Strict):
     ] = None
     data: Annotated[Base64 | None, Field(description="the file itself, in base64")] = None
     url: Annotated[
-        str | None, Field(min_length=1, max_length=8192, description="where to fetch it; not in this version")
+        str | None, Field(min_length=1, max_length=MAX_URL_CHARS, description="where to fetch it, by https; if allowed")
     ] = None
 
     @model_validator(mode="after")
@@ -202,11 +203,6 @@ def refusal(errors: Sequence[Mapping[str, Any]]) -> InputError | ServiceError:
     if kind == "literal_error":
         return InputError(message, field=field, value=value, limit=context["expected"])
     return Malformed(message, field=field, value=value)
-
-
-def unsupported(video: VideoSource) -> str | None:
-    """The first field that asks for something which the contract has and this version has not."""
-    return "video.url" if video.url is not None else None
 
 
 class VideoInfo(Strict):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from models.video import Limits
 from serve.access.keyring import KeyLimits
+from serve.media.urls import HTTPS_PORT, is_host_name
 
 MiB = 1024**2
 GiB = 1024**3
@@ -144,6 +145,52 @@ class Admission(Strict):
     ] = 60
 
 
+class MediaUrls(Strict):
+    """Videos that the service fetches by URL, over https alone. Whoever may ask can make the ingress send requests, so
+    that it is off, and when it is on, it is for hosts that somebody chose."""
+
+    enabled: Annotated[bool, Field(description="whether URLs are fetched at all; `hosts` must say from where")] = False
+    hosts: Annotated[
+        tuple[str, ...],
+        Field(description="host names, or `.example.org` for all below example.org (not itself); none by default"),
+    ] = ()
+    ports: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=65535)], ...],
+        Field(min_length=1, description="that of https: other ports are where administration listens"),
+    ] = (HTTPS_PORT,)
+    max_bytes: Annotated[
+        int, Field(ge=1, description="of one video; as much as frames.limits lets through by default")
+    ] = Limits.max_bytes
+    seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="for all of it, from the look-up of the name to the last byte: 7 MB/s for the largest",
+        ),
+    ] = 30
+    max_redirects: Annotated[
+        int, Field(ge=0, le=10, description="each is checked as the first URL was; a video's own URL needs none")
+    ] = 0
+    at_once: Annotated[
+        int, Field(ge=1, le=1000, description="fetches per replica; others wait, so that nobody is flooded through us")
+    ] = 8
+
+    @field_validator("hosts")
+    @classmethod
+    def _host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not is_host_name(host.removeprefix(".")):
+                raise ValueError(f"{host!r} is no host name of two labels or more, in lower case and xn-- form")
+        return hosts
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.enabled and not self.hosts:
+            raise ValueError("enabled without hosts: name those that videos may come from")
+        return self
+
+
 class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
@@ -153,6 +200,7 @@ class Ingress(Stage):
     allow_flush: Annotated[bool, Field(description="DELETE /v1/caches: who may call it can slow down everybody")] = (
         False
     )
+    media_urls: MediaUrls = MediaUrls()
 
 
 class Store(Strict):

@@ -82,6 +82,12 @@ class Videos:
         """The id of a video, which is stored by then and known to be the caller's."""
         return await asyncio.to_thread(self._keep, file, caller_of(request).name)
 
+    async def claim(self, video: str, request: Request) -> None:
+        """A video that the service has stored for the caller by itself is the caller's, too."""
+        caller = caller_of(request).name
+        if self._claims is not None and caller is not None:
+            await asyncio.to_thread(self._claims.add, caller, video)
+
     async def check(self, video: str, request: Request) -> None:
         """
         Raises:

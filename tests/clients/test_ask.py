@@ -11,7 +11,7 @@ from typing import Any
 
 import dsr_client
 import pytest
-from dsr_client import Answer, AsyncClient, BrokenResponse, Client, Span, UnknownVideo, Video
+from dsr_client import Answer, AsyncClient, BrokenResponse, Client, Span, UnknownVideo, Unprocessable, Video
 
 from tests.clients.either import Blocking
 from tests.clients.wire import VIDEO_ID, Pipe, Reply, Wire, answer, problem, video
@@ -107,6 +107,16 @@ def test_an_uploaded_video_and_a_url_are_named_and_not_sent(client: Client, wire
     client.ask("https://example.org/clip.mp4", "How?")
     sources = [request.json()["video"] for request in wire.seen]
     assert sources == [{"id": "any-id"}, {"url": "https://example.org/clip.mp4"}]
+
+
+@pytest.mark.parametrize("code", ["url_refused", "url_unfetchable"])
+def test_a_url_that_the_service_does_not_fetch_is_named_and_asked_for_once(
+    client: Client, wire: Wire, code: str
+) -> None:
+    wire.script(problem(422, code, field="video.url"))
+    with pytest.raises(Unprocessable) as caught:
+        client.ask("https://example.org/clip.mp4", "How?")
+    assert (caught.value.code, caught.value.field, len(wire.seen)) == (code, "video.url", 1)
 
 
 def test_a_path_is_uploaded_once_per_client_and_again_when_the_file_changes(

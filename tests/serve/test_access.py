@@ -23,7 +23,8 @@ from serve.access.keyring import BadKeyFile, Caller, KeyLimits, Keyring, new_key
 from serve.access.quota import Quotas
 from serve.api import create_app
 from serve.errors import Busy
-from serve.settings import Access, Ingress, Store
+from serve.media.fetch import Fetcher
+from serve.settings import Access, Ingress, MediaUrls, Store
 from serve.store import FileStore
 from tests.serve.backends import FACTS, BrokenBackend
 
@@ -67,14 +68,14 @@ def looking_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class Service:
     """The application with an access of its own; each call is a client of its own."""
 
-    def __init__(self, root: Path, access: Access, backend: BrokenBackend | None = None) -> None:
+    def __init__(self, root: Path, access: Access, fetcher: Fetcher | None = None) -> None:
         settings = Ingress(deadline_seconds=0.2, max_body_bytes=100_000, access=access)
         store = Store(url=str(root / "videos"), max_bytes=1_000_000)
-        self.backend = backend or Held()
+        self.backend = Held()
         self.store = FileStore(store.absolute, store.max_bytes, store.max_age_seconds)
         model = recognise(Path("models/tiny")).model
         claims = Claims(store) if access.keys_file else None
-        self.app = create_app(self.backend, self.store, model, settings, claims=claims)
+        self.app = create_app(self.backend, self.store, model, settings, claims=claims, fetcher=fetcher)
 
     def __call__(self, method: str, path: str, *, peer: str = "127.0.0.1", host: str = "test", **how: Any) -> Any:
         async def ask() -> httpx.Response:
@@ -303,6 +304,21 @@ def test_the_same_bytes_of_two_callers_stay_until_both_have_deleted_them(service
     assert service.backend.flushed == []
     assert service("DELETE", path, headers=bearer(BOB)).status_code == 204
     assert (service.store.usage(), service.backend.flushed) == ((0, 0), [video])
+
+
+def test_a_video_that_was_fetched_for_a_caller_is_the_callers(tmp_path: Path, key_file: Path) -> None:
+    service = Service(tmp_path, Access(keys_file=key_file))
+    url = {"video": {"url": "https://media.example.org/clip.mp4"}, "question": "?"}
+    assert service("POST", "/v1/answers", headers=bearer(ALICE), json=url).status_code == 400, "it is off"
+
+    class Fetched(Fetcher):
+        async def keep(self, url: str, field: str) -> str:
+            return service.store.put(io.BytesIO(CLIP))
+
+    fetching = Service(tmp_path, Access(keys_file=key_file), fetcher=Fetched(MediaUrls(), service.store))
+    assert fetching("POST", "/v1/answers", headers=bearer(ALICE), json=url).status_code == 504, "the backend hangs"
+    [video] = fetching("GET", "/v1/videos", headers=bearer(ALICE)).json()["videos"]
+    assert fetching("GET", f"/v1/videos/{video['id']}", headers=bearer(BOB)).status_code == 404
 
 
 def test_claims_to_what_is_long_gone_are_forgotten(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def problem(response: httpx.Response) -> dict[str, Any]:
         (errors.Unauthorized("no"), 401, "unauthorized"),
         (errors.UnknownVideo("no"), 404, "unknown_video"),
         (errors.TooLarge("no"), 413, "too_large"),
+        (errors.UrlRefused("no"), 422, "url_refused"),
+        (errors.Unfetchable("no"), 422, "url_unfetchable"),
         (errors.Busy("no"), 429, "busy"),
         (errors.NotReady("no"), 503, "not_ready"),
         (errors.StageLost("no"), 503, "stage_lost"),

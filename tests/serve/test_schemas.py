@@ -22,7 +22,6 @@ from serve.schemas import (
     VideoSource,
     parameters_from_form,
     refusal,
-    unsupported,
 )
 
 ID = "vid_" + "0" * 64
@@ -235,20 +234,6 @@ def test_a_form_is_as_strict_as_json(fields: list[tuple[str, str]], kind: type[E
     with pytest.raises(kind) as caught:
         parameters_from_form(fields)
     assert caught.value.field == field  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({}, None),
-        ({"video": {"url": "https://example.org/a.mp4"}}, "video.url"),
-    ],
-)
-def test_what_this_version_cannot_do_is_accepted_by_the_schema_and_named(
-    change: dict[str, Any], field: str | None
-) -> None:
-    parsed = AnswerRequest.model_validate(request(**change))
-    assert unsupported(parsed.video) == field
 
 
 def test_an_answer_has_the_fields_of_the_contract() -> None:

@@ -33,6 +33,13 @@ def test_the_laptops_settings_are_valid_and_scale_each_stage_alone() -> None:
         ({"selector": {"batch_questions": 257}}, "selector.batch_questions"),
         ({"decoder": {"dtype": "float8"}}, "decoder.dtype"),
         ({"decoder": {"device": "cuda"}}, "gpus 0"),
+        ({"ingress": {"media_urls": {"enabled": True}}}, "enabled without hosts"),
+        ({"ingress": {"media_urls": {"hosts": ["10.0.0.1"]}}}, "'10.0.0.1' is no host name"),
+        ({"ingress": {"media_urls": {"hosts": ["*"]}}}, "'*' is no host name"),
+        ({"ingress": {"media_urls": {"hosts": [".org"]}}}, "'.org' is no host name"),
+        ({"ingress": {"media_urls": {"hosts": ["Example.org"]}}}, "'Example.org' is no host name"),
+        ({"ingress": {"media_urls": {"ports": [0]}}}, "media_urls.ports"),
+        ({"ingress": {"media_urls": {"http": True}}}, "media_urls.http"),
     ],
 )
 def test_a_wrong_setting_is_named(given: dict[str, Any], place: str) -> None:

@@ -82,7 +82,7 @@ class AsyncClient:
     ) -> Answer:
         """Answers a question about a video: with `options`, which of them; without, in free words.
 
-        `video`: a path, the bytes, a binary file, an uploaded `Video` or its id, or an http(s) URL. A path is uploaded
+        `video`: a path, the bytes, a binary file, an uploaded `Video` or its id, or an https URL. A path is uploaded
         once per client, and once more when the service has dropped it. What is not given is left to the service.
         """
         asked = Question.of(

@@ -16,7 +16,7 @@ from ._models import Video
 __all__ = ["FileKey", "Link", "Source", "Uploads", "VideoLike", "file_of", "id_of", "source_of"]
 
 VideoLike = Video | str | PathLike[str] | bytes | BinaryIO
-"""An uploaded video or its id, a path, an http(s) URL for the service to fetch, bytes, or a file open for reading."""
+"""An uploaded video or its id, a path, an https URL for the service to fetch, bytes, or a file open for reading."""
 
 _ID = re.compile(r"vid_[0-9a-f]{64}")
 _URL = re.compile(r"https?://", re.IGNORECASE)
