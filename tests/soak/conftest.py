@@ -23,9 +23,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     with ExitStack() as stack:
 
-        def begin(**changes: dict[str, Any]) -> str:
+        def begin(checkpoint: str | None = None, **changes: dict[str, Any]) -> str:
             store = {"url": str(tmp_path / "store"), "max_bytes": 500_000_000}
-            settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
+            settings = read_settings(Path("deploy/serve-local.yaml"), store=store, checkpoint=checkpoint)
             update = {
                 name: getattr(settings, name).model_validate({**getattr(settings, name).model_dump(), **change})
                 for name, change in changes.items()
