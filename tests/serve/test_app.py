@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from models.errors import CheckpointError
-from serve.app import FORBIDDEN, build
-from serve.settings import Settings
+from serve.app import FORBIDDEN, HA_PROXY, build
+from serve.settings import Access, EncoderStage, Ingress, Settings, Store
 
 
 def graph(application: Any) -> dict[str, Any]:
@@ -70,6 +70,21 @@ def test_a_base_model_is_served_without_encoder_and_selector(tmp_path: Path) -> 
 def test_a_missing_checkpoint_is_named() -> None:
     with pytest.raises(CheckpointError, match="no/such/place"):
         build(Settings(checkpoint="no/such/place"))
+
+
+def test_haproxy_needs_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(HA_PROXY, "1")
+    settings = Settings(store=Store(url=str(tmp_path)))
+    with pytest.raises(RuntimeError, match="behind it every caller seems to be this machine"):
+        build(settings)
+    for access in (Access(open=True), Access(keys_file=tmp_path / "keys.yaml")):
+        build(settings.model_copy(update={"ingress": Ingress(access=access)}))
+
+
+def test_admission_is_as_wide_as_the_stages_are(tmp_path: Path) -> None:
+    settings = Settings(store=Store(url=str(tmp_path)), encoder=EncoderStage(replicas=3, batch_patches=10_000))
+    ingress = graph(build(settings))["ingress"][0].init_args[0]
+    assert (ingress.admission.patches, ingress.admission.answers) == (2 * 3 * 10_000, settings.decoder.running)
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)

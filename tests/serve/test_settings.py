@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve.local import CannotStart, _refuse_taken, read_settings
-from serve.settings import Settings
+from serve.local import CannotStart, _refuse_open_doors, _refuse_taken, read_settings
+from serve.settings import Access, Ingress, Settings
 
 LOCAL = Path("deploy/serve-local.yaml")
 
@@ -56,6 +56,16 @@ def test_a_config_that_is_none_is_refused_in_our_words(tmp_path: Path) -> None:
             read_settings(config)
     with pytest.raises(CannotStart, match="missing"):
         read_settings(tmp_path / "missing.yaml")
+
+
+def test_no_open_door_without_keys(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match=r"on 0\.0\.0\.0 others can reach it, and there are no API keys"):
+        _refuse_open_doors(Settings(), "0.0.0.0")
+    _refuse_open_doors(Settings(), "127.0.0.1")
+    _refuse_open_doors(Settings(ingress=Ingress(access=Access(open=True))), "0.0.0.0")
+    missing = Settings(ingress=Ingress(access=Access(keys_file=tmp_path / "none.yaml")))
+    with pytest.raises(CannotStart, match=r"none\.yaml cannot be read"):
+        _refuse_open_doors(missing, "127.0.0.1")
 
 
 def test_a_taken_port_is_named_before_anything_starts() -> None:

@@ -70,9 +70,9 @@ def _of_process(pid: int) -> tuple[int, int, int]:
 def test_nothing_grows_after_the_warm_up(start: Start) -> None:
     url = start(frames={"cache_bytes": 20_000_000}, encoder={"cache_bytes": 20_000_000}, ingress={"allow_flush": True})
     samples = asyncio.run(_endure(url))
-    report = {name: _growth(values) for name, values in samples.bytes.items()}
+    report = {name: growth(values) for name, values in samples.bytes.items()}
     for name, (before, after) in report.items():
-        files, threads = _growth(samples.files[name]), _growth(samples.threads[name])
+        files, threads = growth(samples.files[name]), growth(samples.threads[name])
         print(
             f"  {name}: {before / 1e6:.1f} -> {after / 1e6:.1f} MB ({after / before - 1:+.2%}); "
             f"files {files[0]:.0f} -> {files[1]:.0f}, threads {threads[0]:.0f} -> {threads[1]:.0f}"
@@ -80,9 +80,9 @@ def test_nothing_grows_after_the_warm_up(start: Start) -> None:
     for name, (before, after) in report.items():
         assert after <= before * (1 + GROWTH) + SLACK_BYTES, name
         for what in (samples.files[name], samples.threads[name]):
-            first, last = _growth(what)
+            first, last = growth(what)
             assert last <= first + 3, name
-    first, last = _growth(samples.shared)
+    first, last = growth(samples.shared)
     assert last <= first + 1, "segments of shared memory"
 
 
@@ -125,7 +125,7 @@ async def _passer_by(http: httpx.AsyncClient, draw: random.Random) -> None:
     await asyncio.sleep(0.2)
 
 
-def _growth(values: list[int]) -> tuple[float, float]:
+def growth(values: list[int]) -> tuple[float, float]:
     """Medians of the first and the last third after the warm-up."""
     kept = values[int(WARM_UP * len(values)) :]
     third = max(1, len(kept) // 3)
