@@ -76,17 +76,24 @@ def _frames(shape: tuple[int, int, int, int], memory: mmap.mmap | None) -> np.nd
 
 
 def warm_up() -> None:
-    """Decodes a film of two frames, and refuses a text: what is imported on first use is so before the fork.
+    """Imports all that decoding needs: a child cannot open a file any more, so that it cannot import anything."""
+    import torch
 
-    A child cannot open a file any more, so that it cannot import anything.
-    """
+    # The machine's cores are shared by as many children; one thread gives the same pixels as many.
+    torch.set_num_threads(1)
+    rehearse(64, 48)
+
+
+def rehearse(width: int, height: int) -> None:
+    """Decodes a film of two frames, one that is cut off, and a text, so that what comes in on first use is there."""
     film = io.BytesIO()
     with av.open(film, "w", format="mp4") as out:
-        stream = out.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        stream = out.add_stream("mpeg4", rate=10, width=width, height=height, pix_fmt="yuv420p")
         for shade in (0, 255):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), format="rgb24")))
+            picture = np.full((height, width, 3), shade, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode(None))
     for data in (film.getvalue(), film.getvalue()[:-100], b"no video"):
-        for sampling in (video.Sampling(2, min_pixels=784, max_pixels=784), None):
+        for sampling in (video.Sampling(2, min_pixels=784, max_pixels=3136), None):
             job = Job(video.Limits(), sampling, MAX_JOB, 0, 0)
             decode(io.BytesIO(data), job, mmap.mmap(-1, MAX_JOB))

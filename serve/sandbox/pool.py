@@ -152,14 +152,20 @@ class Pool:
 
     async def _take(self) -> Child:
         """A child that stands ready. There are always more of them, or of those that start, than slots."""
+        if not self._ready:
+            raise StageLost("the sandbox is closed")
         starting = self._ready.popleft()
         try:
-            child = await asyncio.shield(asyncio.wrap_future(starting))
+            try:
+                child = await asyncio.shield(asyncio.wrap_future(starting))
+            except SandboxError:  # which may be long ago
+                starting = self._submit(self._launcher.start)
+                child = await asyncio.shield(asyncio.wrap_future(starting))
         except asyncio.CancelledError:
             self._ready.appendleft(starting)
             raise
         except SandboxError as error:
-            self._ready.append(self._submit(self._launcher.start))
+            self._ready.append(starting)
             self._failure = error
             log.error("no decoder can be started: %s", error)
             raise StageLost("no process can be started to decode the video") from None

@@ -59,10 +59,6 @@ def main(control_fd: int, parent: int, entry: str) -> None:
 
 
 def _prepare(module: object) -> None:
-    import torch
-
-    # The machine's cores are shared by as many children; one thread gives the same pixels as many.
-    torch.set_num_threads(1)
     module.warm_up()  # type: ignore[attr-defined]
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
