@@ -54,6 +54,11 @@ def system(result: int) -> str:
     return f"allowed: {result}"
 
 
+def done(call: Callable[..., None], *arguments: object) -> str:
+    call(*arguments)
+    return "done"
+
+
 def spin(_: str) -> str:
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -148,15 +153,15 @@ ACTS: dict[str, Callable[[str], str | bytes]] = {
     "exec": lambda _: str(os.execv("/bin/true", ["true"])),
     "open": lambda path: f"opened {os.open(path, os.O_RDONLY)}",
     "make": lambda path: f"made {os.open(path, os.O_WRONLY | os.O_CREAT)}",
-    "unlink": lambda path: str(os.unlink(path)),
+    "unlink": lambda path: done(os.unlink, path),
     "list": lambda path: str(os.listdir(path)),
     "socket": connect,
     "pipe": lambda _: str(os.pipe()),
     "memfd": lambda _: str(os.memfd_create("x")),
     "ptrace": lambda _: system(LIBC.ptrace(16, os.getppid(), 0, 0)),
     "peek": lambda _: system(LIBC.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0)),
-    "kill": lambda _: str(os.kill(os.getppid(), 0)),
-    "nice": lambda _: str(os.setpriority(os.PRIO_PROCESS, 0, -5)),
+    "kill": lambda _: done(os.kill, os.getppid(), 0),
+    "nice": lambda _: done(os.setpriority, os.PRIO_PROCESS, 0, -5),
     "code": map_code,
     "grow": grow_memory,
     "raise": raise_limit,
@@ -164,7 +169,7 @@ ACTS: dict[str, Callable[[str], str | bytes]] = {
     "write": write_video,
     "dumpable": lambda _: system(LIBC.prctl(4, 1, 0, 0, 0)),
     "environment": lambda _: json.dumps(sorted(os.environ)).replace('"', ""),
-    "signal": lambda number: str(signal.raise_signal(int(number))),
+    "signal": lambda number: done(signal.raise_signal, int(number)),
     "pid": lambda _: str(os.getpid()),
     "say": say,
     "flood": flood,
