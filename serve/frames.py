@@ -61,3 +61,7 @@ class Frames:
     def check_health(self) -> None:
         """Ray asks; it replaces a replica that can start no process to decode in."""
         self._pool.check()
+
+    def close(self) -> None:
+        """Ends the processes. Those of a replica that Ray stops end with it."""
+        self._pool.close()

@@ -71,7 +71,7 @@ class Sandbox(Strict):
     deadline_seconds: Annotated[float, Field(gt=0, description="from the start of decoding to its result")] = 120
     # Two threads decode, so that the deadline alone would allow twice its length.
     cpu_seconds: Annotated[int, Field(ge=1, description="processor time, of all threads together")] = 180
-    # 4K HEVC with 10 bits and the most reference frames takes less than a quarter of it.
+    # 4K with 10 bits and 16 reference frames, which is the worst that the limits let in, takes a third of it.
     memory_bytes: Annotated[int, Field(ge=64 * MiB, description="on top of what an idle decoder has mapped")] = 2 * GiB
     # A fresh process costs a few dozen milliseconds of processor time. Whoever takes one over could see and falsify the
     # videos after his own, until it ends: 1 where tenants must be kept apart at that price.

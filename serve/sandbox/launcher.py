@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -163,7 +162,7 @@ def _start(entry: str) -> _Zygote:
     command = [sys.executable, "-I", "-c", BOOT.format("serve.sandbox.zygote"), json.dumps(_paths())]
     command += [str(theirs.fileno()), str(os.getpid()), entry]
     environment = SET | {name: os.environ[name] for name in KEPT if name in os.environ}
-    with theirs, tempfile.TemporaryFile() as errors:
+    with theirs, open(os.memfd_create("errors"), "w+b") as errors:
         try:
             process = subprocess.Popen(
                 command,

@@ -82,6 +82,7 @@ async def fuzz(pool: Pool, first: int, inputs: int, together: int, show: bool = 
     log = logging.getLogger("serve.sandbox.pool")
     log.addHandler(handler)
     numbers = iter(range(first, first + inputs))
+    seeds()
     start = time.monotonic()
     _look(result)
     try:
