@@ -142,7 +142,9 @@ class Pool:
 
     def _give_back(self, child: Child, good: bool) -> None:
         """A good child has the next job, unless it has had its share; in place of another, one is started."""
-        if good and child.videos < self._bounds.videos_per_child:
+        if not self._end.alive:  # closed meanwhile, which ended the child
+            child.close()
+        elif good and child.videos < self._bounds.videos_per_child:
             again: Future[Child] = Future()
             again.set_result(child)
             self._ready.appendleft(again)  # the one whose memory is touched already goes first

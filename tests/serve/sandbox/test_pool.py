@@ -260,6 +260,20 @@ def test_a_closed_pool_leaves_no_process_and_refuses(run: Run[Any], orders: Orde
         run(own.read(file, Sampling(), Limits()))
 
 
+def test_what_is_under_way_when_the_pool_is_closed_fails_at_once(run: Run[Any], orders: Orders) -> None:
+    own = Pool(TIGHT, 1, MISBEHAVING)
+
+    async def closed_meanwhile() -> None:
+        with orders.file(b"DO sleep 30") as slow:
+            waiting = asyncio.create_task(own.read(slow, Sampling(), Limits()))
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(own.close)
+            with pytest.raises(StageLost, match="closed"):
+                await asyncio.wait_for(waiting, 5)
+
+    run(closed_meanwhile())
+
+
 def test_a_parent_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     script = (
         "import time\nfrom serve.sandbox.pool import Pool\nfrom serve.settings import Sandbox\n"
