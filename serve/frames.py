@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
-from models import video
 from models.video import Clip, Sampling, VideoFacts
 from serve.cache import CacheStats
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Report
+from serve.sandbox.pool import Pool
 from serve.settings import FramesStage, Store
 from serve.store import open_store
 from serve.trace import Made, Stopwatch, TracedCache
 
 
 class Frames:
-    """Decodes in threads (FFmpeg releases the interpreter lock), never in the event loop."""
+    """Decodes in sandboxed processes: this one never looks into a video."""
 
     def __init__(self, settings: FramesStage, store: Store) -> None:
         self._settings = settings
         self._limits = settings.limits
-        self._asked = 0  # videos that are being decoded, or wait for a thread
+        self._asked = 0  # videos that are being decoded, or wait for a process
         self._store = open_store(store)
-        self._self_test()
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="frames")
+        self._pool = Pool(settings.sandbox, settings.threads)
         self._clips: TracedCache[Clip] = TracedCache("frames", settings.cache_bytes, lambda clip: clip.frames.nbytes)
 
     async def get(self, key: ClipKey) -> Made[Clip]:
-        """The sampled frames. UnknownVideo, or what `models.video.read` refuses."""
+        """The sampled frames. UnknownVideo, or what `serve.sandbox.pool.Pool.read` refuses."""
 
         async def decode(watch: Stopwatch) -> Made[Clip]:
             self._asked += 1
             try:
-                return Made(await asyncio.get_running_loop().run_in_executor(self._threads, self._read, key, watch))
+                with await asyncio.to_thread(self._store.open, key.video) as file:
+                    return Made(await self._pool.read(file, Sampling.parse(key.sampling), self._limits, watch))
             finally:
                 self._asked -= 1
 
@@ -43,7 +40,8 @@ class Frames:
 
     async def probe(self, video_id: str) -> VideoFacts:
         """Facts of a stored video, from its container; refuses what `get` would refuse before decoding."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._probe, video_id)
+        with await asyncio.to_thread(self._store.open, video_id) as file:
+            return await self._pool.probe(file, self._limits)
 
     async def flush(self, video: str | None = None) -> None:
         """Forgets every clip, or those of one video."""
@@ -60,15 +58,10 @@ class Frames:
     def ready(self) -> bool:
         return True
 
-    def _self_test(self) -> None:
-        """Resizes a black frame: it imports torch, a second that the first request should not pay."""
-        if video.resized(np.zeros((56, 56, 3), np.uint8), 28, 28).shape != (28, 28, 3):
-            raise RuntimeError("the frames' self-test resized a frame to a wrong size")
+    def check_health(self) -> None:
+        """Ray asks; it replaces a replica that can start no process to decode in."""
+        self._pool.check()
 
-    def _read(self, key: ClipKey, watch: Stopwatch) -> Clip:
-        with watch.running(), self._store.open(key.video) as file:
-            return video.read(file, Sampling.parse(key.sampling), self._limits)
-
-    def _probe(self, video_id: str) -> VideoFacts:
-        with self._store.open(video_id) as file:
-            return video.probe(file, self._limits)
+    def close(self) -> None:
+        """Ends the processes. Those of a replica that Ray stops end with it."""
+        self._pool.close()

@@ -66,12 +66,29 @@ class ModelStage(RoutedStage):
         return self
 
 
+class Sandbox(Strict):
+    """What the process may have that decodes one video. Beyond it the video is answered 422."""
+
+    # The longest clip of 1080p that the limits let in (ten minutes, every frame decoded) takes about a minute.
+    deadline_seconds: Annotated[float, Field(gt=0, description="from the start of decoding to its result")] = 120
+    # Two threads decode, so that the deadline alone would allow twice its length.
+    cpu_seconds: Annotated[int, Field(ge=1, description="processor time, of all threads together")] = 180
+    # 4K with 10 bits and 16 reference frames, which is the worst that the limits let in, takes a third of it.
+    memory_bytes: Annotated[int, Field(ge=64 * MiB, description="on top of what an idle decoder has mapped")] = 2 * GiB
+    # A fresh process costs a few dozen milliseconds of processor time. Whoever takes one over could see and falsify the
+    # videos after his own, until it ends: 1 where tenants must be kept apart at that price.
+    videos_per_child: Annotated[int, Field(ge=1, description="after which a decoder is replaced by a fresh one")] = 32
+    # Some runtimes of containers refuse filters of system calls; the other bounds hold there, too.
+    require_seccomp: Annotated[bool, Field(description="refuse to start where the kernel takes no filter")] = False
+
+
 class FramesStage(RoutedStage):
     """Decoding of videos. The limits are those of one file, checked before a frame of it is decoded."""
 
     cache_bytes: CacheBytes = 256 * MiB
-    threads: Annotated[int, Field(ge=1, description="videos decoded at a time, per replica")] = 2
+    threads: Annotated[int, Field(ge=1, description="videos decoded at a time, per replica, a process for each")] = 2
     limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
 
 
 class BatchedStage(ModelStage):

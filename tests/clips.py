@@ -37,6 +37,7 @@ ENCODERS = {  # quality that keeps the square sharp, speed, and no chatter
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
     "mpeg4": {"qmin": "2", "qmax": "4"},
 }
+EXACT = {"fflags": "+bitexact"}  # the same bytes on every run: no random identifiers, no dates
 COLUMNS, ROWS = 16, 12
 CELLS_PER_SECOND = 30  # 192 cells: 6.4 s
 CLOCK = Fraction(1, 90_000)
@@ -102,7 +103,7 @@ def make_clip(
     """
     codec = codec or CODECS[container]
     file = io.BytesIO()
-    with _scheduled_as_before(), av.open(file, "w", format=container) as out:
+    with _scheduled_as_before(), av.open(file, "w", format=container, options=EXACT) as out:
         if audio != "only":
             video = out.add_stream(codec, rate=fps, options={"g": str(gop)} | ENCODERS.get(codec, {}) | (options or {}))
             video.width, video.height = size
@@ -164,7 +165,10 @@ def silence(out: Any, stream: Any, seconds: float) -> None:
 def remuxed(data: bytes, container: str, *, first: int = 0, options: dict[str, str] | None = None) -> bytes:
     """The packets of the video stream from number `first` on, as they are, in another container."""
     file = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container, options=options or {}) as out:
+    with (
+        av.open(io.BytesIO(data)) as source,
+        av.open(file, "w", format=container, options=EXACT | (options or {})) as out,
+    ):
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in [packet for packet in source.demux(video=0) if packet.size][first:]:
             packet.stream = stream

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -126,6 +127,14 @@ class Clip:
         return self.sampling.temporal_patch * _interval(self.times[: self.sampled], self.facts)
 
 
+Allocate = Callable[[tuple[int, int, int, int]], np.ndarray]
+"""From a shape to a uint8 array of it, whose content does not matter: where the frames of a clip shall lie."""
+
+
+def _in_memory(shape: tuple[int, int, int, int]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
 def probe(source: VideoSource, limits: Limits = Limits()) -> VideoFacts:
     """Facts of a video. Decodes one frame, after every limit has been checked.
 
@@ -139,9 +148,14 @@ def probe(source: VideoSource, limits: Limits = Limits()) -> VideoFacts:
 
 
 def read(
-    source: VideoSource, sampling: Sampling = Sampling(), limits: Limits = Limits(), *, threads: int = DECODER_THREADS
+    source: VideoSource,
+    sampling: Sampling = Sampling(),
+    limits: Limits = Limits(),
+    *,
+    threads: int = DECODER_THREADS,
+    allocate: Allocate = _in_memory,
 ) -> Clip:
-    """Decodes and resizes the frames that `sampling` asks for; raises what `probe` raises.
+    """Decodes and resizes the frames that `sampling` asks for; raises what `probe` raises. `allocate` is called once.
 
     A damaged frame on the way to a wanted one is Undecodable with its time: an answer about frames that a decoder made
     up would be worse than none. Memory: the clip, and a few frames of the source.
@@ -159,7 +173,7 @@ def read(
                 facts = _facts(file, timeline, codec, picture, orientation, limits)
                 width, height = fit(facts.width, facts.height, sampling)
                 padded = len(uses) + -len(uses) % sampling.temporal_patch
-                frames = np.empty((padded, height, width, 3), np.uint8)
+                frames = allocate((padded, height, width, 3))
             frames[np.flatnonzero(uses == place)] = resized(orientation.upright(picture.pixels()), width, height)
             shown[place] = timeline.seconds(picture.pts)
     sampled = len(uses)
