@@ -30,7 +30,7 @@ INPUTS = int(os.environ.get("HOSTILE_INPUTS", "10000"))
 TOGETHER = 4
 ORDINARY_EVERY, SAMPLED_EVERY = 25, 100
 ALLOWED = {"too_large", *CODES}  # the codes of a refusal
-HARMLESS = ("type", "request_id")  # of a problem: ours alone
+SAYS = ("detail", "field", "value", "limit")  # what a problem takes from elsewhere; the rest is ours alone
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Verdict:
             self.ends["answered"] += 1
             return
         self.ends[f"{response.status_code} {body.get('code')}"] += 1
-        said = json.dumps({key: value for key, value in body.items() if key not in HARMLESS})
+        said = json.dumps({key: body.get(key) for key in SAYS})
         if response.status_code >= 500 or body.get("code") not in ALLOWED or TELLS.search(said):
             self.complaints.append(f"{name}: {response.status_code} {said}")
 
