@@ -10,7 +10,7 @@ import os
 from functools import partial
 
 from ray.serve import Application, Deployment, deployment
-from ray.serve.config import BackpressureConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, RequestRouterConfig
 
 from models.checkpoint import locate
 from models.config import ModelConfig
@@ -21,8 +21,9 @@ from serve.frames import Frames
 from serve.ingress import Ingress
 from serve.routing import ClipRouter
 from serve.selector import Selector
-from serve.settings import Access, Admission, RoutedStage, Settings, Stage
+from serve.settings import Access, Admission, Autoscale, RoutedStage, Settings, Stage
 
+REPORT_SECONDS = 1.0  # between two reports of a replica's work
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 # With either of these Ray passes results by value, at most 4 MiB each: a clip's tensors would fail with HTTP 500.
 FORBIDDEN = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT")
@@ -55,6 +56,18 @@ def build(args: Settings) -> Application:
     decoder = deployed(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
     stages["decoder"] = decoder
     return deployed(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
+
+
+def _autoscaling(scale: Autoscale) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=scale.least,
+        max_replicas=scale.most,
+        upscale_delay_s=scale.up_seconds,
+        downscale_delay_s=scale.down_seconds,
+        look_back_period_s=scale.window_seconds,
+        metrics_interval_s=REPORT_SECONDS,  # deprecated, but the variables that Ray 2.60 names instead have no effect yet
+        policy=AutoscalingPolicy(policy_function="serve.scaling:ByWork", policy_kwargs={"target": scale.target}),
+    )
 
 
 def _admission(args: Settings, model: ModelConfig) -> Admission:
@@ -91,7 +104,8 @@ def _deployment(kind: type, name: str, stage: Stage, drain_seconds: float) -> De
     return deployment(
         kind,
         name=name,
-        num_replicas=stage.replicas,
+        num_replicas="auto" if stage.autoscale else stage.replicas,
+        autoscaling_config=None if stage.autoscale is None else _autoscaling(stage.autoscale),
         max_ongoing_requests=stage.max_ongoing,
         max_queued_requests=stage.max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),  # Ray's own is a 503 without a time

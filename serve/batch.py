@@ -63,6 +63,7 @@ class Batcher(Generic[Item, Result]):
         self._linger_seconds = linger_seconds
         self._waiting: list[_Entry[Item, Result]] = []
         self._running = 0
+        self._running_cost = 0.0
         self._lock = threading.Lock()  # the worker's thread takes from what the event loop appends to
         self._enough = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -86,6 +87,11 @@ class Batcher(Generic[Item, Result]):
     def load(self) -> tuple[int, int]:
         """Items that wait, and that are being computed."""
         return len(self._waiting), self._running
+
+    @property
+    def cost(self) -> float:
+        """Of all items that wait or are being computed."""
+        return sum(entry.cost for entry in self._waiting) + self._running_cost
 
     async def _drive(self) -> None:
         try:
@@ -119,6 +125,7 @@ class Batcher(Generic[Item, Result]):
         def compute() -> Sequence[Result]:
             batch.extend(take())
             self._running = len(batch)
+            self._running_cost = sum(entry.cost for entry in batch)
             results = self._compute([entry.item for entry in batch]) if batch else []
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")
@@ -127,7 +134,7 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await self._worker.run(watch, compute)
         except Exception as error:
-            self._running = 0
+            self._running, self._running_cost = 0, 0.0
             if not batch:  # not an item's fault
                 raise
             _share(batch, watch)
@@ -138,7 +145,7 @@ class Batcher(Generic[Item, Result]):
             for half in (batch[:middle], batch[middle:]):
                 await self._pass(partial(_wanted, half))
             return
-        self._running = 0
+        self._running, self._running_cost = 0, 0.0
         _share(batch, watch)
         for entry, result in zip(batch, results, strict=True):
             if not entry.done.done():

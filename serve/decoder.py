@@ -34,6 +34,7 @@ from serve.engine import Choice, Engine, Film, Limits, Piece, Request, Result, T
 from serve.errors import Deadline
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Ask, Explanation, Likely, Reply, Report, Said, Seen
+from serve.scaling import FULL, WORK
 from serve.selector import Selected
 from serve.settings import DecoderStage
 from serve.tensors import PackedTensor, unpack
@@ -126,6 +127,10 @@ class Decoder:
 
     def report(self) -> Report:
         return Report(self.stats(), *self._engine.load)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray asks: see `serve.scaling`."""
+        return {WORK: float(sum(self._engine.load)), FULL: self._engine.fullness}
 
     def ready(self) -> bool:
         return True

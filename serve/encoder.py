@@ -17,6 +17,7 @@ from serve.cache import CacheStats
 from serve.calls import call
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Report
+from serve.scaling import WORK
 from serve.settings import EncoderStage
 from serve.tensors import PackedTensor, pack
 from serve.trace import Made, Stopwatch, TracedCache
@@ -68,6 +69,10 @@ class Encoder:
 
     def report(self) -> Report:
         return Report(self.stats(), *self._batches.load)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray asks: see `serve.scaling`."""
+        return {WORK: self._batches.cost}
 
     def ready(self) -> bool:
         return True

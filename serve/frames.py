@@ -9,6 +9,7 @@ from serve.cache import CacheStats
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Report
 from serve.sandbox.pool import Pool
+from serve.scaling import WORK
 from serve.settings import FramesStage, Store
 from serve.store import open_store
 from serve.trace import Made, Stopwatch, TracedCache
@@ -54,6 +55,10 @@ class Frames:
         return Report(
             self.stats(), max(0, self._asked - self._settings.threads), min(self._asked, self._settings.threads)
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray asks: see `serve.scaling`."""
+        return {WORK: float(self._asked)}
 
     def ready(self) -> bool:
         return True

@@ -19,6 +19,7 @@ from serve.calls import call
 from serve.encoder import Features
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Report
+from serve.scaling import WORK
 from serve.settings import SelectorStage
 from serve.tensors import PackedTensor, pack, unpack
 from serve.trace import Made, Stopwatch, TracedCache
@@ -88,6 +89,10 @@ class Selector:
 
     def report(self) -> Report:
         return Report(self.stats(), *self._batches.load)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray asks: see `serve.scaling`."""
+        return {WORK: self._batches.cost}
 
     def ready(self) -> bool:
         return True

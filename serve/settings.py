@@ -23,10 +23,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Autoscale(Strict):
+    """As many replicas as the stage's work needs: `serve.scaling` has the unit of each stage."""
+
+    least: Annotated[int, Field(ge=1, description="replicas that are always there")] = 1
+    most: Annotated[int, Field(ge=1, le=1000, description="replicas, whatever there is to do")]
+    target: Annotated[float, Field(gt=0, description="work that one replica should have, in the stage's unit")]
+    up_seconds: Annotated[float, Field(ge=0, description="how long more must be needed before there is more")] = 2
+    down_seconds: Annotated[float, Field(ge=0, description="the same for less: a start takes long, idling little")] = 60
+    window_seconds: Annotated[float, Field(gt=1, description="that the work is averaged over")] = 4
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"most is {self.most}, below least, {self.least}")
+        return self
+
+
 class Stage(Strict):
     """What every stage has: replicas of its own, their resources, and bounds on the requests that they take in."""
 
-    replicas: Annotated[int, Field(ge=1, le=1000, description="copies of this stage")] = 1
+    replicas: Annotated[int, Field(ge=1, le=1000, description="copies of this stage, where nothing scales it")] = 1
+    autoscale: Annotated[Autoscale | None, Field(description="in place of `replicas`, a number that changes")] = None
     cpus: Annotated[float, Field(ge=0, description="CPU cores that Ray reserves per replica")] = 0.5
     gpus: Annotated[float, Field(ge=0, description="GPUs, or a fraction of one, that Ray reserves per replica")] = 0
     resources: Annotated[dict[str, float], Field(description="Ray's custom resources, to place a stage")] = {}
@@ -253,4 +271,4 @@ class Settings(Strict):
     def cpus(self) -> float:
         """CPU cores that all replicas reserve together."""
         stages = (self.frames, self.encoder, self.selector, self.decoder, self.ingress)
-        return sum(stage.replicas * stage.cpus for stage in stages)
+        return sum((stage.autoscale.most if stage.autoscale else stage.replicas) * stage.cpus for stage in stages)

@@ -102,6 +102,11 @@ class Engine:
         """Requests that wait (for geometry, a film or room) and that run."""
         return len(self._waiting), len(self._running)
 
+    @property
+    def fullness(self) -> float:
+        """Share of the memory that requests under way and their clips hold, in [0, 1]; what could go counts as free."""
+        return self._memory.held / self._memory.max_bytes if self._memory.max_bytes else 0.0
+
     async def close(self) -> None:
         """Fails what is under way. The engine may be asked again, from another event loop too."""
         driver, self._driver = self._driver, None

@@ -162,6 +162,12 @@ class Memory:
         entries = sum(prefix.ready for prefix in self.prefixes.values())
         return CacheStats(self._hits, self._misses, self._evictions, 0, entries, self.bytes, self.max_bytes)
 
+    @property
+    def held(self) -> int:
+        """Bytes that could not be freed now."""
+        idle, hoped_for = self._evictable(None)
+        return self.bytes - sum(prefix.length * self.token_bytes for prefix in (*idle, *hoped_for))
+
     def _make_room(self, prefix: Prefix, own: int, spare_hoped_for: bool) -> bool:
         lacking = 0 if prefix.room is not None else prefix.length
         need = (own + lacking) * self.token_bytes - (self.max_bytes - self.bytes)
@@ -178,7 +184,7 @@ class Memory:
             self._evict(victim)
         return True
 
-    def _evictable(self, keep: Prefix) -> tuple[list[Prefix], list[Prefix]]:
+    def _evictable(self, keep: Prefix | None) -> tuple[list[Prefix], list[Prefix]]:
         """Prefixes that nobody waits for, and those that wait for the geometry of their requests."""
         known = [*self._flushed, *self.prefixes.values()]
         loose = [p for p in known if p.ready and not p.pins and p is not keep]
