@@ -93,8 +93,8 @@ class Sandbox(Strict):
     cpu_seconds: Annotated[int, Field(ge=1, description="processor time, of all threads together")] = 180
     # 4K with 10 bits and 16 reference frames, which is the worst that the limits let in, takes a third of it.
     memory_bytes: Annotated[int, Field(ge=64 * MiB, description="on top of what an idle decoder has mapped")] = 2 * GiB
-    # A fresh process costs a few dozen milliseconds of processor time. Whoever takes one over could see and falsify the
-    # videos after his own, until it ends: 1 where tenants must be kept apart at that price.
+    # A fresh process costs some 50 ms of processor time, half of what a short clip takes. Whoever takes one over
+    # could see and falsify the videos after his own, until it ends: 1 where tenants must be kept apart at that price.
     videos_per_child: Annotated[int, Field(ge=1, description="after which a decoder is replaced by a fresh one")] = 32
     # Some runtimes of containers refuse filters of system calls; the other bounds hold there, too.
     require_seccomp: Annotated[bool, Field(description="refuse to start where the kernel takes no filter")] = False

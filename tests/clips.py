@@ -33,7 +33,7 @@ CODECS = {
 ENCODERS = {  # quality that keeps the square sharp, speed, and no chatter
     "libx264": {"crf": "12", "preset": "veryfast"},
     "libx265": {"crf": "12", "preset": "veryfast", "x265-params": "log-level=none"},
-    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "-8"},  # 8 would adapt to how busy the machine is
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
     "mpeg4": {"qmin": "2", "qmax": "4"},
 }

@@ -8,7 +8,7 @@ on is decoded from the start of the file instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
@@ -36,7 +36,8 @@ class Picture:
         The colour matrix and range of the stream are respected. A stream that names none is taken for BT.601, as FFmpeg
         does; so were the frames that the models were trained on.
         """
-        rgb: np.ndarray = self.frame.to_ndarray(format="rgb24", threads=1)
+        with _converting():
+            rgb: np.ndarray = self.frame.to_ndarray(format="rgb24", threads=1)
         return rgb
 
 
@@ -54,7 +55,8 @@ class Orientation:
     @classmethod
     def of(cls, frame: Any) -> Self:
         # PyAV keeps a frame whose side data was read until the garbage collector runs: here that is a small copy.
-        copy = frame.reformat(width=16, height=16, format="gray", threads=1)
+        with _converting():
+            copy = frame.reformat(width=16, height=16, format="gray", threads=1)
         matrix = copy.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return cls()
@@ -77,6 +79,16 @@ class Orientation:
         """uint8 [H, W, 3] as a viewer sees it."""
         turned = rearrange(pixels, "h w c -> w h c") if self.transposed else pixels
         return np.ascontiguousarray(turned[:: self.down, :: self.across])
+
+
+@contextmanager
+def _converting() -> Iterator[None]:
+    """A stream may name a colour matrix that FFmpeg has no conversion for, as YCgCo or that of BT.2020 with constant
+    luminance: damage, in general, for cameras write none of them."""
+    try:
+        yield
+    except av.FFmpegError:
+        raise Undecodable("the video names colours that cannot be converted to RGB", field="video") from None
 
 
 def pictures(source: Source, timeline: Timeline, wanted: list[int], limits: Limits, threads: int) -> Iterator[Picture]:

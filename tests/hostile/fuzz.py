@@ -33,13 +33,15 @@ LARGEST = 200_000  # bytes of a seed: more of it only takes longer
 
 @dataclass
 class Result:
-    """Counts of one run. `deaths`: decoders that a signal or their limits ended; `parent_mb` at the start and in the
-    middle and at the end; `largest_mb`: the most that any decoder had, seen at the lines of progress."""
+    """Counts of one run. `deaths`: what the pool logged of decoders that died, failed or lied, `broken` the inputs that
+    met them; `parent_mb` at the start, at the lines of progress and at the end; `largest_mb`: the most that any decoder
+    had then."""
 
     first: int
     inputs: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
+    broken: list[int] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     parent_mb: list[int] = field(default_factory=list)
     largest_mb: int = 0
@@ -107,6 +109,8 @@ async def _work(pool: Pool, numbers: object, result: Result, start: float, show:
         if wrong:
             result.complaints.append(wrong)
         result.ends["clip" if good else getattr(made, "code", "?")] += 1
+        if getattr(made, "message", "") == "the video cannot be decoded":
+            result.broken.append(number)
         result.inputs += 1
         if result.inputs % EVERY == 0:
             result.seconds = round(time.monotonic() - start, 1)

@@ -100,13 +100,16 @@ def encoded(name: str) -> tuple[str, bytes] | None:
 
 
 def without_frames() -> Iterator[Case]:
-    """Sound alone, a cover alone, nothing alone."""
+    """Sound alone, a cover alone, nothing alone; no colours that can be shown, and too many tracks."""
     for container in ("mp4", "mov", "matroska", "webm"):
         yield refused(f"sound alone in {container}", make_clip(container=container, audio="only"), {NO_VIDEO})
     yield refused("sound alone in mpegts", make_clip(container="mpegts", audio="only"), {NO_VIDEO, BROKEN})
     for container in ("mp4", "matroska", "avi", "mpegts"):
         data = make_clip(container=container, seconds=0)
         yield refused(f"no frame in {container}", data, {NO_VIDEO, BROKEN})
+    for matrix in ("ycgco", "bt2020c", "ictcp"):
+        data = make_clip(seconds=SHORT, options={"x264-params": f"colormatrix={matrix}"})
+        yield refused(f"colours of {matrix}", data, {BROKEN})
     yield refused("a cover and sound", _cover(), {NO_VIDEO})
     for tracks in (33, 100):
         yield refused(f"{tracks} tracks", _tracks(tracks))

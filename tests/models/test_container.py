@@ -269,6 +269,14 @@ def test_a_damaged_frame_that_is_not_needed_does_no_harm() -> None:
     assert times_of(clip.frames) == pytest.approx([0, 59 / 30])
 
 
+@pytest.mark.parametrize("matrix", ["ycgco", "bt2020c", "ictcp"])
+def test_colours_that_cannot_be_converted_are_refused(matrix: str) -> None:
+    data = make_clip(seconds=0.2, options={"x264-params": f"colormatrix={matrix}"})
+    for refuse in (probe, read):
+        with pytest.raises(Undecodable, match="colours that cannot be converted"):
+            refuse(data)
+
+
 def test_messages_hold_no_text_of_the_library_and_nothing_is_logged(tmp_path: Path) -> None:
     path = tmp_path / "secret-name.mp4"
     path.write_bytes(zeroed(make_clip()))
