@@ -65,7 +65,7 @@ def _autoscaling(scale: Autoscale) -> AutoscalingConfig:
         upscale_delay_s=scale.up_seconds,
         downscale_delay_s=scale.down_seconds,
         look_back_period_s=scale.window_seconds,
-        metrics_interval_s=REPORT_SECONDS,  # deprecated, but the variables that Ray 2.60 names instead have no effect yet
+        metrics_interval_s=REPORT_SECONDS,  # deprecated for variables that Ray 2.60 does not read yet
         policy=AutoscalingPolicy(policy_function="serve.scaling:ByWork", policy_kwargs={"target": scale.target}),
     )
 
