@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
+from prometheus_client import Metric
 from starlette.middleware.cors import CORSMiddleware
 
 from models.config import ModelConfig
@@ -60,6 +61,10 @@ class Backend(AnswerBackend, VideoBackend, Protocol):
         """The names of the stages, once all of them answer. NotReady before."""
         ...
 
+    async def edges(self) -> Sequence[Sequence[Metric]]:
+        """What `metrics.edge` gives in each ingress replica."""
+        ...
+
     async def reports(self) -> Mapping[str, Sequence[Report]]:
         """Of every stage, that of each replica."""
         ...
@@ -97,6 +102,7 @@ def create_app(
     _share(app, settings.access.origins)
     videos = Videos(backend, store, claims)
     gate = Gate(_capacity(settings))
+    metrics.watch(gate)
     asking = (
         Admitted(backend, gate, Costs(model.frames)),
         videos,
@@ -107,7 +113,7 @@ def create_app(
     _add_answers(app, Answers(*asking))
     _add_chat(app, Chat(*asking))
     _add_videos(app, videos)
-    _add_operation(app, Operation(backend, model, settings, gate))
+    _add_operation(app, Operation(backend, model, settings))
     playground(app, sample)
     return app
 
@@ -189,9 +195,8 @@ def _add_operation(app: FastAPI, operation: Operation) -> None:
 class Operation:
     """Routes for who runs the service."""
 
-    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress, gate: Gate) -> None:
+    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress) -> None:
         self._backend = backend
-        self._gate = gate
         self._model = model
         self._settings = settings
 
@@ -204,10 +209,18 @@ class Operation:
         return {"status": "ready", "model": self._model.name, "stages": list(await self._backend.ready())}
 
     async def metrics(self) -> Response:
-        """Prometheus text: requests of this ingress replica, and what all replicas of all stages report."""
-        metrics.observe_gate(*self._gate.load)
-        body, content_type = metrics.render(await self._reports())
+        """Prometheus text of the whole application: all replicas of the ingress and of every stage, added up."""
+        body, content_type = metrics.render(await self._edges(), await self._reports())
         return Response(body, media_type=content_type)
+
+    async def _edges(self) -> Sequence[Sequence[Metric]]:
+        """This replica's own when the others cannot be asked."""
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                return await self._backend.edges()
+        except (ServiceError, TimeoutError) as error:
+            _log.warning("metrics of this ingress replica alone: %r", error)
+            return [metrics.edge()]
 
     async def _reports(self) -> Mapping[str, Sequence[Report]]:
         """None while stages are away: the edge's own figures are wanted most then."""

@@ -64,6 +64,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: list[_Entry[Item, Result]] = []
         self._running = 0
         self._running_cost = 0.0
+        self.passes = self.items = 0  # since the start; an item that is tried again counts again
         self._lock = threading.Lock()  # the worker's thread takes from what the event loop appends to
         self._enough = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -126,6 +127,7 @@ class Batcher(Generic[Item, Result]):
             batch.extend(take())
             self._running = len(batch)
             self._running_cost = sum(entry.cost for entry in batch)
+            self.passes, self.items = self.passes + bool(batch), self.items + len(batch)
             results = self._compute([entry.item for entry in batch]) if batch else []
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")

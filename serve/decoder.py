@@ -126,7 +126,16 @@ class Decoder:
         return {"prefixes": self._engine.stats}
 
     def report(self) -> Report:
-        return Report(self.stats(), *self._engine.load)
+        engine = self._engine
+        return Report(
+            self.stats(),
+            *engine.load,
+            work=float(sum(engine.load)),
+            full=engine.fullness,
+            passes=engine.passes,
+            items=engine.items,
+            device_bytes=self._worker.device_bytes,
+        )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

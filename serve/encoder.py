@@ -68,7 +68,15 @@ class Encoder:
         return {"features": self._features.stats}
 
     def report(self) -> Report:
-        return Report(self.stats(), *self._batches.load)
+        batches = self._batches
+        return Report(
+            self.stats(),
+            *batches.load,
+            work=batches.cost,
+            passes=batches.passes,
+            items=batches.items,
+            device_bytes=self._worker.device_bytes,
+        )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

@@ -52,9 +52,8 @@ class Frames:
         return {"frames": self._clips.stats}
 
     def report(self) -> Report:
-        return Report(
-            self.stats(), max(0, self._asked - self._settings.threads), min(self._asked, self._settings.threads)
-        )
+        running = min(self._asked, self._settings.threads)
+        return Report(self.stats(), self._asked - running, running, work=float(self._asked))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

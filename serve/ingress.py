@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import Metric
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from models.layout import recognise
 from models.video import VideoFacts
+from serve import metrics
 from serve.access.claims import Claims
 from serve.api import create_app
 from serve.calls import LOST, Again, call, stream
@@ -30,8 +32,10 @@ READY_SECONDS = 10.0
 class Stages:
     """`serve.api.Backend` over Ray Serve handles."""
 
-    def __init__(self, stages: Mapping[str, DeploymentHandle]) -> None:
+    def __init__(self, stages: Mapping[str, DeploymentHandle], app: str) -> None:
+        """`app`: the name of the application that this replica belongs to."""
         self._stages = stages
+        self._app = app
 
     async def answer(self, ask: Ask) -> Made[Reply]:
         return await call(self._stages["decoder"].answer, ask, clip=ask.clip)
@@ -72,6 +76,9 @@ class Stages:
         for handle in self._stages.values():
             await _everywhere(handle, "flush", video)
 
+    async def edges(self) -> Sequence[Sequence[Metric]]:
+        return await _everywhere(serve.get_deployment_handle("ingress", self._app), "edge")
+
     async def reports(self) -> Mapping[str, Sequence[Report]]:
         found = await asyncio.gather(*(_everywhere(handle, "report") for handle in self._stages.values()))
         return dict(zip(self._stages, found, strict=True))
@@ -91,9 +98,18 @@ class Ingress:
     def __init__(
         self, settings: IngressSettings, store: Store, checkpoint: str, stages: dict[str, DeploymentHandle]
     ) -> None:
-        self._arguments = Stages(stages), open_store(store), recognise(Path(checkpoint)).model, settings
+        self._arguments = (
+            Stages(stages, serve.get_replica_context().app_name),
+            open_store(store),
+            recognise(Path(checkpoint)).model,
+            settings,
+        )
         self._claims = Claims(store) if settings.access.keys_file is not None else None
         self._sample = Path(checkpoint) / "sample"
+
+    def edge(self) -> list[Metric]:
+        """What this replica has counted, for `/metrics` of whichever replica is asked."""
+        return metrics.edge()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(*self._arguments, claims=self._claims, sample=self._sample, behind_ray=True)

@@ -91,8 +91,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Report:
-    """Of one replica of a stage, now: its caches by name, and how many requests wait in it and are computed."""
+    """Of one replica of a stage, now: its caches by name, and how many requests wait in it and are computed.
+
+    `work`: see `serve.scaling`; `full`: share of the memory for keys and values that is held. Since the replica's
+    start: `passes` through its network and `items` in them. `device_bytes`: that torch has taken of a GPU.
+    """
 
     caches: dict[str, CacheStats]
     waiting: int
     running: int
+    work: float = 0.0
+    full: float = 0.0
+    passes: int = 0
+    items: int = 0
+    device_bytes: int = 0

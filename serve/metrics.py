@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serve.admission.gate import Gate
 from serve.messages import Report
 from serve.schemas import Answer
 
@@ -41,6 +42,22 @@ CACHES = {
     "max_bytes": "What they may take, over all replicas",
 }
 ADMISSION = Gauge("dsr_admission_requests", "Questions that wait or are worked on", ["state"], registry=REGISTRY)
+# Of each stage, over its replicas: name, field of `serve.messages.Report`, meaning.
+FIGURES: dict[type[GaugeMetricFamily | CounterMetricFamily], list[tuple[str, str, str]]] = {
+    GaugeMetricFamily: [
+        ("dsr_stage_work", "work", "Work that waits or is done, in the stage's unit (serve.scaling)"),
+        (
+            "dsr_stage_memory_full",
+            "full",
+            "Held share of the memory for keys and values, in the fullest replica",
+        ),
+        ("dsr_stage_device_bytes", "device_bytes", "That torch has taken of GPUs"),
+    ],
+    CounterMetricFamily: [
+        ("dsr_stage_passes", "passes", "Forward passes"),
+        ("dsr_stage_items", "items", "Requests in them: divided by passes, the size of a batch"),
+    ],
+}
 # `with IN_FLIGHT.track_inprogress():`
 IN_FLIGHT = Gauge("dsr_requests_in_flight", "HTTP requests that are being worked on", registry=REGISTRY)
 
@@ -66,19 +83,48 @@ def observe_answer(answer: Answer) -> None:
         TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
 
 
-def observe_gate(waiting: int, running: int) -> None:
-    ADMISSION.labels("waiting").set(waiting)
-    ADMISSION.labels("running").set(running)
+def watch(gate: Gate) -> None:
+    """Its load is looked at whenever the metrics are read."""
+    ADMISSION.labels("waiting").set_function(lambda: gate.load[0])
+    ADMISSION.labels("running").set_function(lambda: gate.load[1])
 
 
-def render(reports: Mapping[str, Sequence[Report]] | None = None) -> tuple[bytes, str]:
-    """(Prometheus text, its content type). `reports`: of every stage, that of each replica; they are added up."""
-    text = generate_latest(REGISTRY)
+def edge() -> list[Metric]:
+    """What this process has counted, to be sent to another."""
+    return list(REGISTRY.collect())
+
+
+def render(
+    edges: Sequence[Sequence[Metric]] = (), reports: Mapping[str, Sequence[Report]] | None = None
+) -> tuple[bytes, str]:
+    """(Prometheus text, its content type). `edges`: what `edge` gave in each ingress replica; none: of this one alone.
+    `reports`: of every stage, that of each replica. All are added up."""
+    registry = CollectorRegistry()
+    registry.register(_Edges(edges or [edge()]))
     if reports:
-        registry = CollectorRegistry()
         registry.register(_Stages(reports))
-        text += generate_latest(registry)
-    return text, CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _Edges(Collector):
+    """The same metrics of several processes, as one."""
+
+    def __init__(self, edges: Sequence[Sequence[Metric]]) -> None:
+        self._edges = edges
+
+    def collect(self) -> Iterator[Metric]:
+        sums: dict[str, tuple[Metric, dict[tuple[str, tuple[tuple[str, str], ...]], float]]] = {}
+        for family in (family for edge in self._edges for family in edge):
+            _, values = sums.setdefault(family.name, (family, {}))
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    key = sample.name, tuple(sorted(sample.labels.items()))
+                    values[key] = values.get(key, 0.0) + sample.value
+        for family, values in sums.values():
+            together = Metric(family.name, family.documentation, family.type)
+            for (name, labels), value in values.items():
+                together.add_sample(name, dict(labels), value)
+            yield together
 
 
 class _Stages(Collector):
@@ -95,7 +141,17 @@ class _Stages(Collector):
             for state in ("waiting", "running"):
                 requests.add_metric([stage, state], sum(getattr(report, state) for report in reports))
         yield from (replicas, requests)
+        yield from (self._figure(kind, *row) for kind, rows in FIGURES.items() for row in rows)
         yield from (self._caches(field, text) for field, text in CACHES.items())
+
+    def _figure(self, kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, field: str, text: str) -> Metric:
+        family = kind(name, text, labels=["stage"])
+        for stage, reports in self._reports.items():
+            if reports:
+                values = [getattr(report, field) for report in reports]
+                # Fullness is no sum: the fullest replica is the one that makes others wait.
+                family.add_metric([stage], max(values) if field == "full" else sum(values))
+        return family
 
     def _caches(self, field: str, text: str) -> Metric:
         kind = CounterMetricFamily if field in COUNTED else GaugeMetricFamily

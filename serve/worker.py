@@ -65,6 +65,11 @@ class TorchWorker:
             # `from None`: the frames of the failed pass would keep its tensors alive.
             raise OutOfMemory(f"{self.device} has too little memory for this request now") from None
 
+    @property
+    def device_bytes(self) -> int:
+        """That torch has taken of the GPU; 0 on a CPU."""
+        return 0 if self.device == "cpu" else torch.cuda.memory_reserved(self.device)
+
     def touch(self) -> None:
         """Fails when the device no longer computes; for health checks."""
         if torch.ones(2, device=self.device).sum().item() != 2:

@@ -57,6 +57,7 @@ class Engine:
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._broken: BaseException | None = None
+        self.passes = self.items = 0  # over questions and answers, and the requests in them
 
     async def answer(self, request: Request) -> Result:
         """The result alone. Cancelling it frees what the request holds, at once.
@@ -288,6 +289,7 @@ class Engine:
         """One pass. When it fails, each half is tried, and so on: only those fail that cannot be computed, and what was
         too much for the device's memory goes in smaller parts."""
         watch = Stopwatch()
+        self.passes, self.items = self.passes + 1, self.items + len(steps)
         try:
             outcomes = await self._worker.run(watch, self._pass, steps)
         except Exception as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from prometheus_client import Metric
 
 from models.layout import recognise
 from models.video import VideoFacts
@@ -46,6 +47,9 @@ class BrokenBackend:
 
     async def flush(self, video: str | None = None) -> None:
         self.flushed.append(video)
+
+    async def edges(self) -> Sequence[Sequence[Metric]]:
+        raise StageLost("ingress lost its replica 3 times")
 
     async def reports(self) -> Mapping[str, Sequence[Report]]:
         raise StageLost("decoder lost its replica 3 times")

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import pickle
 import re
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
 from serve import metrics
+from serve.admission.gate import Capacity, Gate
+from serve.messages import Report
 from serve.schemas import Answer, Usage, VideoInfo
 
 NAMES = {
@@ -13,6 +18,7 @@ NAMES = {
     "dsr_tokens_total": ["kind"],
     "dsr_rejects_total": ["code"],
     "dsr_requests_in_flight": [],
+    "dsr_admission_requests": ["state"],
 }
 
 
@@ -65,6 +71,7 @@ def test_requests_in_flight_go_up_and_down() -> None:
 def test_the_names_and_labels_are_those_that_dashboards_and_alerts_use() -> None:
     metrics.observe_answer(answer())
     metrics.observe_request("/r", 200, 0.1, code="c")
+    metrics.watch(Gate(Capacity(1, 1, 1, 1)))
     text, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     said: dict[str, set[str]] = {}
@@ -74,3 +81,28 @@ def test_the_names_and_labels_are_those_that_dashboards_and_alerts_use() -> None
             said.setdefault(match[1], set()).update(labels)
     said = {name: labels for name, labels in said.items() if f"{name}_total" not in said}
     assert said == {name: set(labels) for name, labels in NAMES.items()}
+
+
+def test_the_metrics_of_several_processes_are_one() -> None:
+    registry = CollectorRegistry()
+    counter = Counter("dsr_x_total", "x", ["route"], registry=registry)
+    seconds = Histogram("dsr_y_seconds", "y", buckets=(1.0,), registry=registry)
+    counter.labels("/a").inc(2)
+    seconds.observe(0.5)
+    one = list(registry.collect())
+    counter.labels("/b").inc()
+    two = pickle.loads(pickle.dumps(list(registry.collect())))
+    text = metrics.render([one, two])[0].decode()
+    assert 'dsr_x_total{route="/a"} 4.0' in text
+    assert 'dsr_x_total{route="/b"} 1.0' in text
+    assert 'dsr_y_seconds_bucket{le="1.0"} 2.0' in text
+    assert "dsr_y_seconds_count 2.0" in text
+    assert text.count("# TYPE dsr_x_total counter") == 1
+
+
+def test_figures_of_replicas_are_added_up_and_the_fullest_is_shown() -> None:
+    reports = [Report({}, 1, 2, work=3, full=0.5, passes=4, items=8), Report({}, 0, 0, work=1, full=0.9, passes=1)]
+    text = metrics.render(reports={"decoder": reports, "encoder": []})[0].decode()
+    for line in ('work{stage="decoder"} 4.0', 'memory_full{stage="decoder"} 0.9', 'passes_total{stage="decoder"} 5.0'):
+        assert f"dsr_stage_{line}" in text
+    assert 'dsr_stage_work{stage="encoder"}' not in text

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator
@@ -56,8 +57,8 @@ class Trace:
 
     def turns(self, stage: str) -> int:
         """How often the number of replicas went the other way."""
-        steps = [b - a for a, b in zip(self.stages[stage], self.stages[stage][1:], strict=False) if a != b]
-        return sum((a > 0) != (b > 0) for a, b in zip(steps, steps[1:], strict=False))
+        steps = [b - a for a, b in itertools.pairwise(self.stages[stage]) if a != b]
+        return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
 
 
 def test_stages_follow_a_step_of_the_load(start: Start) -> None:

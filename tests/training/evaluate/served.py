@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import uvicorn
+from prometheus_client import Metric
 
 from models.prompt import build_chat, letter_ids
 from models.video import Sampling, VideoFacts, probe, read
@@ -39,6 +40,9 @@ class Plain:
 
     async def flush(self, video: str | None = None) -> None:
         """Nothing is kept."""
+
+    async def edges(self) -> Sequence[Sequence[Metric]]:
+        return []
 
     async def reports(self) -> Mapping[str, Sequence[Report]]:
         return {}

@@ -1,0 +1,51 @@
+"""Dashboard and rules against the names that the service exports; with a real Prometheus: tests/serve/service."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from serve import metrics
+from serve.admission.gate import Capacity, Gate
+from serve.cache import CacheStats
+from serve.messages import Report
+from tests.deploy.monitoring import DASHBOARD, NAME, RULES, made, panels, rules
+
+
+def exported() -> set[str]:
+    """The names of every sample that /metrics can have."""
+    metrics.watch(Gate(Capacity(1, 1, 1, 1)))
+    metrics.observe_request("/r", 200, 0.1, code="c")
+    for metric in (metrics.STAGE_SECONDS, metrics.CACHE_RESULTS, metrics.TOKENS):
+        metric.labels(*("x" for _ in metric._labelnames))
+    report = Report({"c": CacheStats(1, 1, 1, 1, 1, 1, 1)}, 1, 1)
+    text = metrics.render(reports={"decoder": [report]})[0].decode()
+    return set(re.findall(r"^(dsr_\w+)", text, re.M))
+
+
+def test_every_name_that_is_asked_for_is_exported() -> None:
+    asked = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    asked |= {name for queries in panels().values() for query in queries for name in NAME.findall(query)}
+    assert len(asked) > 15
+    assert asked - exported() == set()
+
+
+def test_the_dashboard_is_the_one_that_its_maker_makes() -> None:
+    assert json.loads(DASHBOARD.read_text()) == made(), "python deploy/monitoring/dashboard.py > its file"
+
+
+def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"page", "ticket"}
+            assert set(rule["annotations"]) == {"summary", "do"}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus")
+def test_prometheus_understands_the_rules() -> None:
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
