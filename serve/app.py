@@ -11,6 +11,7 @@ from functools import partial
 
 from ray.serve import Application, Deployment, deployment
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, RequestRouterConfig
+from ray.serve.schema import LoggingConfig
 
 from models.checkpoint import locate
 from models.config import ModelConfig
@@ -45,7 +46,7 @@ def build(args: Settings) -> Application:
     access, admission = _access(args.ingress.access), _admission(args, layout.model)
     ingress = args.ingress.model_copy(update={"access": access, "admission": admission})
 
-    deployed = partial(_deployment, drain_seconds=args.drain_seconds)
+    deployed = partial(_deployment, args=args)
     frames = deployed(Frames, "frames", args.frames).bind(args.frames, store)
     stages = {"frames": frames}
     selector = None
@@ -94,7 +95,7 @@ def _access(access: Access) -> Access:
     return access
 
 
-def _deployment(kind: type, name: str, stage: Stage, drain_seconds: float) -> Deployment:
+def _deployment(kind: type, name: str, stage: Stage, args: Settings) -> Deployment:
     """A stage's class with its share of the machine, and the way to its replicas."""
     router = RequestRouterConfig()
     if isinstance(stage, RoutedStage):
@@ -110,7 +111,8 @@ def _deployment(kind: type, name: str, stage: Stage, drain_seconds: float) -> De
         max_queued_requests=stage.max_queued,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),  # Ray's own is a 503 without a time
         health_check_period_s=1,  # Ray's 10 s is how long a stage with one replica would stay away when that dies
-        graceful_shutdown_timeout_s=drain_seconds,
+        graceful_shutdown_timeout_s=args.drain_seconds,
+        logging_config=LoggingConfig(encoding=args.logs.upper()),
         graceful_shutdown_wait_loop_s=0.2,  # how often a replica that is to go looks whether its requests are done
         request_router_config=router,
         ray_actor_options={"num_cpus": stage.cpus, "num_gpus": stage.gpus, "resources": stage.resources},

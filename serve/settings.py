@@ -263,6 +263,9 @@ class Settings(Strict):
     selector: SelectorStage = SelectorStage()
     decoder: DecoderStage = DecoderStage()
     ingress: Ingress = Ingress()
+    logs: Annotated[
+        Literal["text", "json"], Field(description="of every replica; json has the request's id in each line of it")
+    ] = "text"
     drain_seconds: Annotated[
         float, Field(ge=0, description="how long a replica that is to go may finish what it works on")
     ] = 60

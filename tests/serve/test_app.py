@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -79,6 +79,13 @@ def test_haproxy_needs_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         build(settings)
     for access in (Access(open=True), Access(keys_file=tmp_path / "keys.yaml")):
         build(settings.model_copy(update={"ingress": Ingress(access=access)}))
+
+
+@pytest.mark.parametrize("logs", ["text", "json"])
+def test_replicas_log_in_the_form_that_the_settings_say(logs: Literal["text", "json"], tmp_path: Path) -> None:
+    bound = graph(build(Settings(store=Store(url=str(tmp_path)), logs=logs)))
+    found = {deployment._deployment_config.logging_config["encoding"] for deployment, _ in bound.values()}
+    assert found == {logs.upper()}
 
 
 def test_admission_is_as_wide_as_the_stages_are(tmp_path: Path) -> None:
