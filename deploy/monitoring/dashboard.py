@@ -1,4 +1,4 @@
-"""`python deploy/monitoring/dashboard.py > deploy/monitoring/dashboard.json`: the Grafana dashboard, from one table."""
+"""`python -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json`: the Grafana dashboard, from one table."""
 
 from __future__ import annotations
 

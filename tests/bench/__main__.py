@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from models.config import ModelConfig
-from tests.bench import caches, crowd, engine, routing, service
+from tests.bench import caches, capacity, crowd, engine, routing, service
 from tests.bench.record import Record
 from tests.clips import make_clip
 from training.embedded import make
@@ -44,6 +44,7 @@ def main() -> None:
             "service": lambda: service.measure(checkpoint, clip, port, store),
             "crowd": lambda: crowd.measure(checkpoint, clip, port, store),
             "caches": lambda: caches.measure(SAMPLE, port, store),
+            "capacity": lambda: capacity.measure(TINY, SAMPLE, port, store),
             "routing": lambda: routing.measure(TINY, SAMPLE, port, store),
             "engine": lambda: iter(asyncio.run(engine.run(arguments.preset))),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path("deploy/monitoring")
-RULES, DASHBOARD, MAKER = (FOLDER / name for name in ("rules.yaml", "dashboard.json", "dashboard.py"))
+RULES, DASHBOARD = FOLDER / "rules.yaml", FOLDER / "dashboard.json"
 NAME = re.compile(r"\bdsr_\w+")
 INTERVAL = re.compile(r"\[\d+m\]")
 
@@ -25,14 +24,3 @@ def panels() -> dict[str, list[str]]:
     """The queries of every panel, by its title."""
     dashboard = json.loads(DASHBOARD.read_text())
     return {p["title"]: [t["expr"] for t in p["targets"]] for p in dashboard["panels"] if p["type"] != "row"}
-
-
-def made() -> dict[str, Any]:
-    """What the dashboard's maker makes now."""
-    spec = importlib.util.spec_from_file_location("dashboard", MAKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    dashboard: dict[str, Any] = module.dashboard()
-    return dashboard

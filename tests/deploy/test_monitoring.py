@@ -9,11 +9,12 @@ import subprocess
 
 import pytest
 
+from deploy.monitoring.dashboard import dashboard
 from serve import metrics
 from serve.admission.gate import Capacity, Gate
 from serve.cache import CacheStats
 from serve.messages import Report
-from tests.deploy.monitoring import DASHBOARD, NAME, RULES, made, panels, rules
+from tests.deploy.monitoring import DASHBOARD, NAME, RULES, panels, rules
 
 
 def exported() -> set[str]:
@@ -35,7 +36,7 @@ def test_every_name_that_is_asked_for_is_exported() -> None:
 
 
 def test_the_dashboard_is_the_one_that_its_maker_makes() -> None:
-    assert json.loads(DASHBOARD.read_text()) == made(), "python deploy/monitoring/dashboard.py > its file"
+    assert json.loads(DASHBOARD.read_text()) == dashboard(), "python -m deploy.monitoring.dashboard > its file"
 
 
 def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:

@@ -1,0 +1,1 @@
+"""Files that deploy the service, and the model that says how much of it is needed."""

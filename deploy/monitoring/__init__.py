@@ -1,0 +1,1 @@
+"""What watches the service: a Grafana dashboard and Prometheus rules."""
