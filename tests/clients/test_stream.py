@@ -70,10 +70,35 @@ def test_a_stream_that_ends_without_its_answer_is_broken(client: Client, wire: W
         client.stream(VIDEO_ID, "How?").answer()
 
 
-def test_a_connection_that_breaks_in_a_stream_is_not_retried(client: Client, wire: Wire) -> None:
-    wire.script(Reply(WORDS, cut=True))
+def test_a_stream_goes_on_where_it_was_when_its_connection_breaks(client: Client, wire: Wire) -> None:
+    other_words = [
+        event("token", {"text": text}) for text in ("It tur", "ns le", "ft.")
+    ]  # the same text in other parts
+    wire.script(Reply(WORDS[:2], cut=True), Reply([*other_words, event("answer", WHOLE)]))
+    with client.stream(VIDEO_ID, "How?", temperature=0.7) as events:
+        *tokens, last = list(events)
+    assert "".join(token.text for token in tokens if isinstance(token, Token)) == "It turns left."
+    assert all(token.text for token in tokens)
+    assert isinstance(last, Answer)
+    first, again = (seen.json() for seen in wire.seen)
+    assert first == again, "the same text comes only for the same seed"
+    assert isinstance(first["seed"], int)
+
+
+def test_a_stream_that_breaks_again_and_again_is_given_up(client: Client, wire: Wire) -> None:
+    wire.script(*[Reply(WORDS[:1], cut=True)] * 3)
     with client.stream(VIDEO_ID, "How?") as events:
-        assert [next(events).text for _ in range(3)] == ["It ", "turns ", "left."]
+        assert next(events).text == "It "
+        with pytest.raises(ConnectionFailed, match="broke"):
+            next(events)
+    assert len(wire.seen) == 3
+    assert "seed" not in wire.seen[0].json(), "a greedy answer needs none"
+
+
+def test_a_file_that_was_read_is_not_sent_again(client: Client, wire: Wire) -> None:
+    wire.script(Reply(WORDS[:1], cut=True))
+    with client.stream(b"video", "How?") as events:
+        next(events)
         with pytest.raises(ConnectionFailed, match="broke"):
             next(events)
     assert len(wire.seen) == 1

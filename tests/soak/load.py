@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from dsr_client import Answer, AsyncClient, ConnectionFailed, DsrError, Retries, Token
+from dsr_client import Answer, AsyncClient, DsrError, Retries, Token
 
 from tests.clips import make_clip
 
@@ -38,13 +38,8 @@ class Asked:
 
 @dataclass
 class Tally:
-    """What became of the requests. `failed` and `wrong` have what a person needs to look into one.
+    """What became of the requests. `failed` and `wrong` have what a person needs to look into one."""
 
-    `broken`: streams that ended in the middle, with the ingress that they came through, and were asked again. No other
-    replica can go on with a connection.
-    """
-
-    broken: int = 0
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -53,8 +48,7 @@ class Tally:
         ordered = sorted(self.seconds) or [0.0]
         median, late = ordered[len(ordered) // 2], ordered[int(0.99 * (len(ordered) - 1))]
         return (
-            f"{len(self.seconds)} right, {len(self.wrong)} wrong, {len(self.failed)} lost, "
-            f"{self.broken} streams broken and asked again; "
+            f"{len(self.seconds)} right, {len(self.wrong)} wrong, {len(self.failed)} lost; "
             f"median {median:.2f} s, 99 % within {late:.2f} s"
         )
 
@@ -100,12 +94,6 @@ async def asking(client: AsyncClient, questions: Sequence[Asked], clients: int) 
             question, start = draw.choice(questions), time.perf_counter()
             try:
                 answer = await ask(client, question)
-            except ConnectionFailed as error:
-                if question.streamed:
-                    tally.broken += 1
-                else:
-                    tally.failed.append(f"{question.video[:12]}: {error!r}")
-                continue
             except (DsrError, AssertionError) as error:
                 tally.failed.append(f"{question.video[:12]} streamed={question.streamed}: {error!r}")
                 continue

@@ -43,7 +43,6 @@ async def _chaos(url: str) -> None:
         print(f"  {stage}: back after {statistics.median(seconds):.1f} s, at most {max(seconds):.1f} s")
     assert (tally.failed, tally.wrong) == ([], [])
     assert len(tally.seconds) > KILLS
-    assert tally.broken <= KILLS // len(STAGES) * 4, "at most those of the clients that an ingress had when it died"
 
 
 async def _recovered(client: AsyncClient, stage: str) -> float:

@@ -13,7 +13,7 @@ import httpx
 
 from . import _call
 from ._call import Call, translated
-from ._errors import UnknownVideo
+from ._errors import ConnectionFailed, UnknownVideo
 from ._events import EventReader
 from ._form import Progress
 from ._json import Json
@@ -22,7 +22,7 @@ from ._question import Geometry, Question
 from ._retry import AsyncRetryTransport, Retries
 from ._settings import Settings, Timeout
 from ._source import FileKey, Link, Source, Uploads, VideoLike, file_of, source_of
-from ._stream import AsyncAnswerStream, Event
+from ._stream import AsyncAnswerStream, Event, Heard
 from ._videos import AsyncVideos
 
 __all__ = ["AsyncClient"]
@@ -196,19 +196,26 @@ class AsyncClient:
             return Link("id", self._uploads.get(key) or (await self._upload_file(key, None, timeout)).id)
 
     async def _events(self, asked: Question, source: Source, timeout: Timeout | None) -> AsyncGenerator[Event, None]:
-        heard = False
-        for last in (False, True):
+        asked, heard, renewed, broken = asked.repeatable(), Heard(), False, 0
+        while True:
             given = await self._uploaded(FileKey.of(source), timeout) if isinstance(source, Path) else source
             try:
                 async with aclosing(self._listen(_call.answers(asked, given, timeout))) as events:
                     async for event in events:
-                        heard = True
-                        yield event
+                        if (new := heard.new(event)) is not None:
+                            yield new
                 return
             except UnknownVideo:
-                if heard or last or not isinstance(source, Path) or not isinstance(given, Link):
+                if heard or renewed or not isinstance(source, Path) or not isinstance(given, Link):
                     raise
+                renewed = True
                 self._uploads.forget(given.value)
+            except ConnectionFailed as error:
+                if not heard or not _call.may_go_on(error, given, broken, self._settings.retries):
+                    raise
+                heard.once_more()
+                await asyncio.sleep(self._settings.retries.pause(broken))
+                broken += 1
 
     async def _listen(self, call: Call) -> AsyncGenerator[Event, None]:
         """The events of one request. Ends with the answer, and then or when it is closed the connection is dropped."""

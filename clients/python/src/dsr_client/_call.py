@@ -16,11 +16,22 @@ from ._form import AsyncForm, Form, Progress
 from ._json import Json, parse
 from ._models import Health
 from ._question import Question
-from ._retry import once_only
+from ._retry import Retries, once_only
 from ._settings import Settings, Timeout, timeout_of
 from ._source import Link
 
-__all__ = ["Call", "answers", "check", "health_of", "health_probe", "one_video", "page", "translated", "upload"]
+__all__ = [
+    "Call",
+    "answers",
+    "check",
+    "health_of",
+    "health_probe",
+    "may_go_on",
+    "one_video",
+    "page",
+    "translated",
+    "upload",
+]
 
 ID_HEADER = "X-Request-ID"
 EVENTS = "text/event-stream"
@@ -30,6 +41,12 @@ _WAITED_FOR: list[tuple[type[httpx.TimeoutException], str, str]] = [
     (httpx.PoolTimeout, "pool", "no connection of this client became free within {seconds} s"),
     (httpx.TimeoutException, "read", "{url} sent nothing for {seconds} s; pass a longer timeout for long videos"),
 ]
+
+
+def may_go_on(error: ConnectionFailed, source: Link | BinaryIO, done: int, retries: Retries) -> bool:
+    """Whether a stream that broke is to be asked for again: not after a silence, which would be borne once more, nor
+    with a file that has been read."""
+    return not isinstance(error, TimedOut) and isinstance(source, Link) and done < retries.count
 
 
 @dataclass(frozen=True)

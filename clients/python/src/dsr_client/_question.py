@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 __all__ = ["Geometry", "Question"]
@@ -34,6 +35,12 @@ class Question:
             if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"{name}: expected a list of texts, got {texts!r:.80}")
         return cls(question=question, options=tuple(options), stop=tuple(stop), **parameters)
+
+    def repeatable(self) -> Question:
+        """A drawn answer gets a seed, so that it is the same when it is asked for again."""
+        if not self.temperature or self.seed is not None:
+            return self
+        return replace(self, seed=secrets.randbits(53))  # JSON numbers have no more
 
     def json(self) -> dict[str, Any]:
         return {"question": self.question} | {name: value for name, value in vars(self).items() if _said(value)}
