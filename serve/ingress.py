@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from serve import metrics
 from serve.access.claims import Claims
 from serve.api import create_app
 from serve.calls import LOST, Again, call, stream
-from serve.errors import NotReady
+from serve.errors import NotReady, ServiceError
 from serve.messages import Ask, Reply, Report, Said
 from serve.settings import Ingress as IngressSettings
 from serve.settings import Store
@@ -27,6 +28,9 @@ from serve.store import open_store
 from serve.trace import Made
 
 READY_SECONDS = 10.0
+REPORT_SECONDS = 2.0  # less than `serve.api` waits for all of them
+
+_log = logging.getLogger(__name__)
 
 
 class Stages:
@@ -80,8 +84,17 @@ class Stages:
         return await _everywhere(serve.get_deployment_handle("ingress", self._app), "edge")
 
     async def reports(self) -> Mapping[str, Sequence[Report]]:
-        found = await asyncio.gather(*(_everywhere(handle, "report") for handle in self._stages.values()))
+        """A stage that does not answer in time has none: it must not hide the others when these are wanted most."""
+        found = await asyncio.gather(*(_in_time(_everywhere(h, "report")) for h in self._stages.values()))
         return dict(zip(self._stages, found, strict=True))
+
+
+async def _in_time(asked: Awaitable[list[Any]]) -> list[Any]:
+    try:
+        return await asyncio.wait_for(asked, REPORT_SECONDS)
+    except (TimeoutError, ServiceError) as error:
+        _log.warning("no report: %r", error)
+        return []
 
 
 async def _everywhere(handle: DeploymentHandle, method: str, *args: Any) -> list[Any]:

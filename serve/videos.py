@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, BinaryIO, Protocol
@@ -47,6 +48,8 @@ class Videos:
         self._backend = backend
         self._store = store
         self._claims = claims
+        self._arriving = 0  # uploads that are being stored
+        self._in_use: Counter[str] = Counter()  # videos whose requests are under way
 
     async def upload(self, request: Request) -> Video:
         """Stores a video and tells what it is. Posting the same bytes again gives the same id."""
@@ -80,7 +83,11 @@ class Videos:
 
     async def keep(self, file: BinaryIO, request: Request) -> str:
         """The id of a video, which is stored by then and known to be the caller's."""
-        return await asyncio.to_thread(self._keep, file, caller_of(request).name)
+        self._arriving += 1
+        try:
+            return await asyncio.to_thread(self._keep, file, caller_of(request).name)
+        finally:
+            self._arriving -= 1
 
     async def claim(self, video: str, request: Request) -> None:
         """A video that the service has stored for the caller by itself is the caller's, too."""
@@ -101,13 +108,23 @@ class Videos:
 
     @asynccontextmanager
     async def discarding(self, video: str, request: Request, *errors: type[InputError]) -> AsyncIterator[None]:
-        """What turns out to be no video that we answer about does not stay in the store."""
+        """What turns out to be no video that we answer about does not stay in the store.
+
+        Another request may have sent the same bytes: the last one to find that out deletes them. While some upload is
+        arriving, which may be the same, they stay until the store needs their room.
+        """
+        self._in_use[video] += 1
         try:
             yield
         except errors:
-            with suppress(UnknownVideo):  # another request about the same bytes was faster
-                await asyncio.to_thread(self._drop, caller_of(request).name, video)
+            if self._in_use[video] == 1 and not self._arriving:
+                with suppress(UnknownVideo):  # a request to another replica was faster
+                    await asyncio.to_thread(self._drop, caller_of(request).name, video)
             raise
+        finally:
+            self._in_use[video] -= 1
+            if not self._in_use[video]:
+                del self._in_use[video]
 
     def _keep(self, file: BinaryIO, caller: str | None) -> str:
         if self._claims is None or caller is None:

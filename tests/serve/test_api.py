@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from models.errors import NotAVideo
 from models.layout import recognise
+from models.video import VideoFacts
 from serve.api import create_app
 from serve.errors import StageLost, UnknownVideo
 from serve.settings import Ingress
@@ -202,3 +204,30 @@ def test_the_openapi_document_describes_both_forms_of_a_body(tmp_path: Path, rou
     assert kinds == ({"application/json", "multipart/form-data"} if route == "/v1/answers" else {"multipart/form-data"})
     assert "$defs" not in str(operation)
     assert {"413", "415", "422", "429", "503"} <= set(operation["responses"])
+
+
+class Rejecting(BrokenBackend):
+    """Finds that a video is none when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go, self.asked = asyncio.Event(), 0
+
+    async def probe(self, video: str) -> VideoFacts:
+        self.asked += 1
+        await self.go.wait()
+        raise NotAVideo("the file is empty")
+
+
+def test_the_same_bytes_from_two_who_send_no_video_are_refused_to_both_for_what_they_are(tmp_path: Path) -> None:
+    async def test() -> list[int]:
+        backend = Rejecting()
+        async with client(backend, tmp_path) as http:
+            posts = [asyncio.create_task(http.post("/v1/videos", files={"video": ("x", b"no")})) for _ in range(2)]
+            while backend.asked < 2:
+                await asyncio.sleep(0.01)
+            backend.go.set()
+            return [(await post).status_code for post in posts]
+
+    assert asyncio.run(test()) == [415, 415]
+    assert list(tmp_path.rglob("vid_*")) == [], "the last of them deletes it"

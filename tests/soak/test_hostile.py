@@ -22,7 +22,7 @@ from tests.hostile.judge import TELLS
 from tests.processes import replicas
 from tests.soak.conftest import STAGES, Start
 from tests.soak.load import OPTIONS, PATIENT, QUESTION, Asked, ask, known
-from tests.soak.test_endurance import Samples, growth
+from tests.soak.test_endurance import GROWTH, SLACK_BYTES, Samples, growth
 
 pytestmark = pytest.mark.fuzz
 
@@ -56,13 +56,16 @@ def files() -> Iterator[tuple[str, bytes]]:
 
 
 def test_hostile_files_are_refused_and_ordinary_ones_answered(start: Start) -> None:
-    url = start()
+    # Caches that are full after the first hundred clips: what grows later is a leak.
+    small = {"cache_bytes": 4_000_000}
+    url = start(frames=small, encoder=small, selector={**small, "token_cache_bytes": 500_000}, decoder=small)
     before = {stage: replicas(stage) for stage in STAGES}
     verdict, samples = asyncio.run(_feed(url))
     print(f"\n{INPUTS} inputs: {dict(verdict.ends)}; {verdict.ordinary} ordinary questions answered in between")
     for name, values in samples.bytes.items():
         first, last = growth(values)
         print(f"  {name}: {first / 1e6:.1f} -> {last / 1e6:.1f} MB ({last / first - 1:+.2%})")
+        assert last <= first * (1 + GROWTH) + SLACK_BYTES, name
     assert verdict.complaints == []
     assert {stage: replicas(stage) for stage in STAGES} == before, "a replica died"
     assert verdict.ordinary >= INPUTS // ORDINARY_EVERY - TOGETHER
