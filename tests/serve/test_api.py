@@ -18,6 +18,7 @@ from serve.errors import StageLost, UnknownVideo
 from serve.settings import Ingress
 from serve.store import FileStore
 from tests.serve.backends import VIDEO, BrokenBackend, SpeakingBackend, client
+from tests.serve.direct import until
 
 
 def events(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -224,8 +225,7 @@ def test_the_same_bytes_from_two_who_send_no_video_are_refused_to_both_for_what_
         backend = Rejecting()
         async with client(backend, tmp_path) as http:
             posts = [asyncio.create_task(http.post("/v1/videos", files={"video": ("x", b"no")})) for _ in range(2)]
-            while backend.asked < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: backend.asked == 2)
             backend.go.set()
             return [(await post).status_code for post in posts]
 
