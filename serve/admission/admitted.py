@@ -27,14 +27,14 @@ class Admitted:
     async def answer(self, ask: Ask) -> Made[Reply]:
         async with self._turn(ask):
             made = await self._backend.answer(ask)
-        self._costs.learn(ask, made.value)
+            self._costs.learn(ask, made)
         return made
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
         async with self._turn(ask), aclosing(self._backend.stream(ask)) as items:
             async for item in items:
                 if isinstance(item, Made):
-                    self._costs.learn(ask, item.value)
+                    self._costs.learn(ask, item)
                 yield item
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ from serve.keys import ClipKey
 from serve.messages import Ask, Reply, Said
 from serve.settings import Admission, Ingress
 from serve.store import FileStore
-from serve.trace import Made
+from serve.trace import Made, Work
 from tests.serve.backends import REPLY, VIDEO, SpeakingBackend
 
 CAPACITY = Capacity(patches=1000, answers=4, waiting=100, wait_seconds=10)
@@ -215,10 +215,24 @@ def test_a_question_costs_the_patches_of_its_clip_until_the_stages_have_them() -
     with costs.expecting(ask()):
         assert expected(costs, ask()) == 0, "they share one clip's work"
         assert expected(costs, ask(geometry=False)) == 800, "but not that of the encoder"
-    costs.learn(ask(), REPLY)
+    costs.learn(ask(), Made(REPLY))
     assert expected(costs, ask()) == 0
-    costs.learn(ask("vid_" + "1" * 64), REPLY)
+    costs.learn(ask("vid_" + "1" * 64), Made(REPLY))
     assert expected(costs, ask()) == REPLY.video_tokens * 8, "forgotten by the stages, but its size is known now"
+
+
+def test_when_stages_forget_what_they_should_remember_it_costs_again() -> None:
+    costs = Costs(FramesConfig(patch_size=14, spatial_merge=2, temporal_patch=2))
+    size = REPLY.video_tokens * 8
+    forgotten, remembered = (Made(REPLY, {"decoder": Work(1.0, cache)}) for cache in ("miss", "hit"))
+    costs.learn(ask(), forgotten)  # the first time is no surprise
+    assert expected(costs, ask()) == 0
+    for _ in range(50):
+        costs.learn(ask(), forgotten)
+    assert expected(costs, ask()) > 0.9 * size
+    for _ in range(50):
+        costs.learn(ask(), remembered)
+    assert expected(costs, ask()) < 0.1 * size
 
 
 class Slow(SpeakingBackend):
