@@ -36,27 +36,22 @@ RUN /opt/dsr/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.
     && /opt/dsr/bin/pip install --constraint requirements.lock -r requirements.txt ${EXTRA_PACKAGES} \
     && /opt/dsr/bin/pip check
 
+# The service itself, with the embedded checkpoint, as an installed package: it tells its version by that.
+FROM dependencies AS package
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY serve serve
+RUN /opt/dsr/bin/pip install --no-deps --no-build-isolation --target /app . \
+    && rm -rf build ./*.egg-info
+
 FROM ${PYTHON_IMAGE} AS service
 ARG VARIANT=cpu
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="dsr-serve" \
-      org.opencontainers.image.description="Ask a video how things move in 3D over time (${VARIANT})" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 # A user by number, since Kubernetes' runAsNonRoot cannot judge a name. KubeRay starts Ray by bash, and a login shell
 # would forget our PATH.
 RUN groupadd --gid 10001 dsr \
-    && useradd --uid 10001 --gid dsr --home-dir /home/dsr --create-home --shell /usr/sbin/nologin dsr \
+    && useradd --uid 10001 --gid dsr --home-dir /tmp --no-create-home --shell /usr/sbin/nologin dsr \
     && install -d -o dsr -g dsr /data \
     && echo 'PATH=/opt/dsr/bin:$PATH' > /etc/profile.d/dsr.sh
-COPY --from=dependencies /opt/dsr /opt/dsr
-WORKDIR /app
-COPY LICENSE ./
-COPY deploy/serve-container.yaml deploy/
-COPY models models
-COPY serve serve
 # The root may be read-only: what is written goes to /tmp, /dev/shm and /data.
 ENV PATH=/opt/dsr/bin:${PATH} \
     PYTHONPATH=/app \
@@ -67,9 +62,21 @@ ENV PATH=/opt/dsr/bin:${PATH} \
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy:middlewares \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-VOLUME ["/data"]
-USER 10001:10001
+WORKDIR /app
 EXPOSE 8000
+VOLUME ["/data"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 CMD ["python", "-m", "serve.local", "--config", "deploy/serve-container.yaml"]
+USER 10001:10001
+COPY --from=dependencies /opt/dsr /opt/dsr
+COPY --from=package /app /app
+COPY deploy/serve-container.yaml deploy/
+# Last, since it changes with every build.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="dsr-serve" \
+      org.opencontainers.image.description="Ask a video how things move in 3D over time (${VARIANT})" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
