@@ -83,6 +83,14 @@ def test_a_login_shell_finds_ray_too(image: Image) -> None:
     assert done.stdout.split() == ["/opt/dsr/bin/ray", "/opt/dsr/bin/python"]
 
 
+def test_kuberay_finds_what_it_starts(image: Image) -> None:
+    """The autoscaler beside the head, the init container of the workers, and a shell for both."""
+    script = "python -c 'from ray.autoscaler._private.kuberay import run_autoscaler' && ray health-check --help"
+    done = run(image.files, image.facts, ["/bin/bash", "-c", script])
+    assert done.returncode == 0, done.stderr
+    assert "--address" in done.stdout
+
+
 def test_the_job_that_fetches_weights_runs_in_it(image: Image) -> None:
     script = "python -m models.fetch /app/models/tiny /tmp/tiny && python -m models.verify /tmp/tiny"
     done = run(image.files, image.facts, ["bash", "-c", script])
