@@ -52,6 +52,7 @@ class Buildah:
     """With storage of its own below `folder`, so that nothing else on the machine is seen or changed."""
 
     folder: Path
+    keeps: bool = False  # every step's result, for the next time: some 10 GB
 
     def __call__(self, *arguments: str) -> str:
         return subprocess.run(
@@ -97,7 +98,17 @@ class Buildah:
             arguments["TORCH_INDEX_CPU"] = ""  # this machine has its own wheels
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         volumes = [f"--volume={folder}:{folder}:ro" for folder in sorted(folders)]
-        self("build", "--format=docker", self._policy, *volumes, *given, "--tag", IMAGE, ".")
+        self(
+            "build",
+            f"--layers={str(self.keeps).lower()}",
+            "--format=docker",
+            self._policy,
+            *volumes,
+            *given,
+            "--tag",
+            IMAGE,
+            ".",
+        )
 
     def facts(self) -> dict[str, Any]:
         """The image's configuration, and `layers` and `bytes` of it."""

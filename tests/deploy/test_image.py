@@ -1,6 +1,6 @@
 """The image, really built and really run: `python -m pytest -m image`. Minutes, root, and Debian's packages.
 
-With IMAGE_STORAGE=FOLDER base and layers are kept there for the next time.
+With IMAGE_STORAGE=FOLDER what was built is kept there, and only what changed is built the next time.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    folder = Path(os.environ.get("IMAGE_STORAGE") or tmp_path_factory.mktemp("storage"))
+    kept = os.environ.get("IMAGE_STORAGE")
+    folder = Path(kept or tmp_path_factory.mktemp("storage"))
     folder.mkdir(parents=True, exist_ok=True)
-    buildah = Buildah(folder)
+    buildah = Buildah(folder, keeps=kept is not None)
     buildah.base()
     buildah.build()
     with buildah.files() as files:
