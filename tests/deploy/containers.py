@@ -126,6 +126,14 @@ class Buildah:
             self("rm", container)
 
 
+@dataclass(frozen=True)
+class Image:
+    """A built image: where its files are, and its configuration."""
+
+    files: Path
+    facts: dict[str, Any]
+
+
 def pip_settings() -> tuple[dict[str, str], set[Path]]:
     """pip's settings on this machine as build arguments of the Dockerfile, and the local folders that they name."""
     listed = subprocess.run(
@@ -156,10 +164,19 @@ def command(files: Path, facts: Mapping[str, Any], arguments: Sequence[str]) -> 
     ]
 
 
-def run(files: Path, facts: Mapping[str, Any], arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(files, facts, arguments), env=_who(facts), capture_output=True, text=True, timeout=120
-    )
+def run(
+    files: Path,
+    facts: Mapping[str, Any],
+    arguments: Sequence[str],
+    said: str = "",
+    alone: bool = False,
+    seconds: float = 300,
+) -> subprocess.CompletedProcess[str]:
+    """To its end, with `said` on its input. `alone`: in a network of its own, with a loopback and nothing else."""
+    given = command(files, facts, arguments)
+    if alone:
+        given = ["unshare", "--net", "/bin/sh", "-c", 'ip link set lo up && exec "$@"', "alone", *given]
+    return subprocess.run(given, env=_who(facts), input=said, capture_output=True, text=True, timeout=seconds)
 
 
 @contextmanager

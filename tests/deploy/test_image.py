@@ -1,18 +1,12 @@
-"""The image, really built and really run: `python -m pytest -m image`. Minutes, root, and Debian's packages.
-
-With IMAGE_STORAGE=FOLDER what was built is kept there, and only what changed is built the next time.
-"""
+"""The image, really built and really run: `python -m pytest -m image`. Minutes, root, and Debian's packages."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +14,13 @@ import httpx
 import pytest
 
 from tests.deploy import containers
-from tests.deploy.containers import Buildah, run, started
+from tests.deploy.containers import Image, run, started
 from tests.deploy.manifests import ROOT
 
 SAMPLE = ROOT / "models" / "tiny" / "sample"
 CONFIG = "deploy/serve-container.yaml"
 
 pytestmark = [pytest.mark.image, pytest.mark.skipif(bool(containers.missing()), reason=containers.missing())]
-
-
-@dataclass(frozen=True)
-class Image:
-    files: Path
-    facts: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    kept = os.environ.get("IMAGE_STORAGE")
-    folder = Path(kept or tmp_path_factory.mktemp("storage"))
-    folder.mkdir(parents=True, exist_ok=True)
-    buildah = Buildah(folder, keeps=kept is not None)
-    buildah.base()
-    buildah.build()
-    with buildah.files() as files:
-        yield Image(files, buildah.facts())
 
 
 def test_what_the_image_is(image: Image) -> None:
