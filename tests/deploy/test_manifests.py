@@ -1,0 +1,92 @@
+"""The overlays as kubectl renders them: every rule holds, and what each promises is so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from serve.settings import Settings
+from tests.deploy.manifests import KUSTOMIZE, OVERLAYS, ROOT, STAGES, container, of_kind, rendered, service
+from tests.deploy.rules import SCHEMA, problems
+
+GATEWAY = KUSTOMIZE / "components" / "gateway" / "service.yaml"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_breaks_no_rule(overlay: str) -> None:
+    assert problems(rendered(overlay)) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ray_serve_takes_the_config(overlay: str) -> None:
+    config = ServeDeploySchema.model_validate(service(rendered(overlay)).config)
+    assert config.applications[0].import_path == "serve.app:build"
+
+
+@pytest.mark.skipif(not SCHEMA.is_file(), reason="no JSON schema of RayService: set RAYSERVICE_SCHEMA to its path")
+def test_the_gateway_component_is_of_kuberays_form() -> None:
+    documents = rendered("multi-gpu")
+    service(documents).spec.update(yaml.safe_load(GATEWAY.read_text())["spec"])
+    assert problems(documents) == []
+
+
+def test_the_laptop_needs_no_gpu_and_fetches_nothing() -> None:
+    documents = rendered("laptop")
+    ours = service(documents)
+    assert ours.settings.checkpoint == "/app/models/tiny"
+    assert (ROOT / ours.settings.checkpoint.removeprefix("/app/") / "config.json").is_file()
+    assert not of_kind(documents, "Job")
+    assert all(ours.stage(stage).gpus == 0 for stage in STAGES)
+    assert not any("gpu" in key for pod in ours.templates.values() for key in container(pod)["resources"]["limits"])
+
+
+def test_on_a_single_gpu_the_fractions_of_all_stages_make_one() -> None:
+    ours = service(rendered("single-gpu"))
+    assert list(ours.groups) == ["together"]
+    assert sum(ours.stage(stage).gpus * ours.stage(stage).replicas for stage in STAGES) == pytest.approx(1)
+    assert container(ours.templates["together"])["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_on_several_gpus_every_stage_has_its_group() -> None:
+    ours = service(rendered("multi-gpu"))
+    assert [ours.group_of(stage) for stage in STAGES] == list(STAGES)
+    gpus = {name: container(pod)["resources"]["limits"].get("nvidia.com/gpu") for name, pod in ours.templates.items()}
+    assert gpus == {"head": None, "ingress": None, "frames": None, "encoder": "1", "selector": "1", "decoder": "1"}
+    assert ours.cluster["gcsFaultToleranceOptions"]["redisAddress"] == "dsr-redis:6379"
+
+
+@pytest.mark.parametrize("overlay", ["single-gpu", "multi-gpu"])
+def test_the_job_fetches_the_checkpoint_that_is_served(overlay: str) -> None:
+    documents = rendered(overlay)
+    [source] = of_kind(documents, "ConfigMap")
+    assert source["data"]["DIRECTORY"] == service(documents).settings.checkpoint
+
+
+@pytest.mark.parametrize("overlay", ["single-gpu", "multi-gpu"])
+def test_the_network_lets_in_requests_and_nothing_else(overlay: str) -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind(rendered(overlay), "NetworkPolicy")}
+    assert policies["dsr-deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    everybody = {
+        name: rule for name, spec in policies.items() for rule in spec.get("ingress", []) if "from" not in rule
+    }
+    assert everybody == {"dsr-requests": {"ports": [{"port": 8000}]}}
+    assert policies["dsr-ray"]["ingress"] == [{"from": [{"podSelector": policies["dsr-ray"]["podSelector"]}]}]
+
+
+def test_the_readmes_command_scales_the_encoder_and_changes_nothing_else() -> None:
+    readme = (ROOT / "deploy" / "README.md").read_text()
+    [program] = re.findall(r"sed -E '([^']+)'", readme)
+    for overlay in OVERLAYS:
+        before = service(rendered(overlay)).spec["serveConfigV2"]
+        after = subprocess.run(["sed", "-E", program], input=before, capture_output=True, text=True, check=True).stdout
+        changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+        assert len(changed) == 1, overlay
+        was, now = (
+            Settings.model_validate(yaml.safe_load(text)["applications"][0]["args"]) for text in (before, after)
+        )
+        encoder = was.encoder.model_copy(update={"replicas": 4})
+        assert now == was.model_copy(update={"encoder": encoder})
