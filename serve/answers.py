@@ -56,7 +56,7 @@ class AnswerBackend(Protocol):
 
 
 class AdmittingBackend(AnswerBackend, Protocol):
-    def knock(self) -> None:
+    def knock(self, caller: str) -> None:
         """Before a body is read. Busy: there is no place for another question."""
         ...
 
@@ -83,7 +83,7 @@ class Answers:
         With `stream`, the response is `text/event-stream`: `token` events with the next part of the text, then the
         `answer`, or an `error` with a problem.
         """
-        self._backend.knock()
+        self._backend.knock(caller_of(request).name or "")
         clock = Clock(self._deadline_seconds)
         parameters, video = await clock.within(self._read(request, clock))
         clock.limit(parameters.timeout)

@@ -79,7 +79,7 @@ class Chat:
     async def complete(self, request: Request) -> Any:
         """OpenAI's chat completions about one video, a `video_url` part: a data: URL, `dsr://` and an uploaded id, or,
         where the service allows it, an https URL."""
-        self._backend.knock()
+        self._backend.knock(caller_of(request).name or "")
         clock = Clock(self._deadline_seconds)
         body = await request.body()
         asked = await asyncio.to_thread(_parsed, body)

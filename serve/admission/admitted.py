@@ -21,8 +21,8 @@ class Admitted:
         self._gate = gate
         self._costs = costs
 
-    def knock(self) -> None:
-        self._gate.knock()
+    def knock(self, caller: str) -> None:
+        self._gate.knock(caller)
 
     async def answer(self, ask: Ask) -> Made[Reply]:
         async with self._turn(ask):

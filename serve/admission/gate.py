@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from serve.errors import Busy
 
 WINDOW_SECONDS = 30.0  # of the measured rate: some cold answers long, and short against a change of the load
 LEAST_SAMPLES = 3  # finished requests, before a rate says anything
+UNKNOWN_SHARES = 4.0  # before a rate is known: what may wait, in shares of all that is worked on at a time
 LONGEST_RETRY = 120.0  # seconds: beyond that an estimate from half a minute means nothing
 
 
@@ -60,6 +62,7 @@ class Gate:
         self._finish: dict[str, float] = {}  # of each caller's last request that is known, in virtual time
         self._finished: deque[tuple[float, float]] = deque()  # (when, share)
         self._busy_since = clock()
+        self._known_rate: float | None = None
         self._numbers = itertools.count()
 
     @asynccontextmanager
@@ -84,40 +87,48 @@ class Gate:
         finally:
             self._leave(turn)
 
-    def knock(self) -> None:
+    def knock(self, caller: str) -> None:
         """Before a body is read: refuses what would be refused even if it cost next to nothing.
 
         Raises:
             Busy: as `turn`.
         """
         if self._waiting:
-            self._refuse_if_full(1 / self._capacity.answers, self._capacity.wait_seconds)
+            self._refuse_if_full(self._start(caller), self._capacity.wait_seconds)
 
     @property
     def load(self) -> tuple[int, int]:
         """Requests that wait, and that are worked on."""
         return len(self._waiting), self._answers
 
-    def wait_seconds(self) -> float | None:
-        """How long the last in the queue will wait; None: not enough was finished lately to tell."""
+    def wait_seconds(self, start: float = math.inf) -> float | None:
+        """How long a request will wait that begins at this virtual time (default: the last of all); None: nothing was
+        ever finished by which to tell."""
         rate = self._rate()
-        if rate is None:
-            return None
-        return (self._under_way + sum(turn.share for turn in self._waiting)) / rate
+        return None if rate is None else self._ahead(start) / rate
+
+    def _ahead(self, start: float) -> float:
+        """Shares that are under way or will be before."""
+        return self._under_way + sum(turn.share for turn in self._waiting if turn.start <= start)
 
     def _queue(self, caller: str, patches: float, seconds_left: float) -> _Turn:
         share = max(min(1.0, patches / self._capacity.patches), 1 / self._capacity.answers)
+        start = self._start(caller)
         if self._waiting or not self._fits(patches):
-            self._refuse_if_full(share, seconds_left)
+            self._refuse_if_full(start, seconds_left)
         elif not self._answers:
             self._busy_since = self._clock()
             self._finish.clear()
-        start = max(self._virtual, self._finish.get(caller, 0.0))
+            start = self._virtual
         self._finish[caller] = start + share
         turn = _Turn(caller, patches, share, start, next(self._numbers))
         self._waiting.append(turn)
         self._admit()
         return turn
+
+    def _start(self, caller: str) -> float:
+        """Not before what the caller has asked already."""
+        return max(self._virtual, self._finish.get(caller, 0.0))
 
     def _fits(self, patches: float) -> bool:
         """What is larger than the whole capacity goes alone."""
@@ -152,20 +163,23 @@ class Gate:
         self._admit()
 
     def _rate(self) -> float | None:
-        """Shares per second, finished within the last `WINDOW_SECONDS` of work."""
+        """Shares per second, finished within the last `WINDOW_SECONDS` of work; while too little was, what it was
+        before: a service that was idle, or that stalls, is no reason to let everybody in."""
         now = self._clock()
         since = max(now - WINDOW_SECONDS, self._busy_since)
         while self._finished and self._finished[0][0] < since:
             self._finished.popleft()
-        if len(self._finished) < LEAST_SAMPLES or now <= since:
-            return None
-        return sum(share for _, share in self._finished) / (now - since)
+        if len(self._finished) >= LEAST_SAMPLES and now > since:
+            self._known_rate = sum(share for _, share in self._finished) / (now - since)
+        return self._known_rate
 
-    def _refuse_if_full(self, share: float, seconds_left: float) -> None:
+    def _refuse_if_full(self, start: float, seconds_left: float) -> None:
+        """`start`: the virtual time at which a new request would begin."""
         waiting, capacity = len(self._waiting), self._capacity
-        wait = self.wait_seconds()
+        wait = self.wait_seconds(start)
         longest = min(capacity.wait_seconds, seconds_left)
-        if waiting < capacity.waiting and (wait is None or wait <= longest):
+        fits = wait <= longest if wait is not None else self._ahead(start) - self._under_way < UNKNOWN_SHARES
+        if waiting < capacity.waiting and fits:
             return
         over = 1.0 if wait is None else wait - longest
         raise Busy(

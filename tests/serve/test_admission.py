@@ -114,12 +114,15 @@ def test_what_is_larger_than_the_whole_capacity_goes_alone() -> None:
 
 def test_callers_take_turns_by_their_work() -> None:
     async def test() -> None:
-        crowd = Crowd(Capacity(patches=1000, answers=1, waiting=100, wait_seconds=math.inf))
+        crowd = Crowd(Capacity(patches=1000, answers=1, waiting=100, wait_seconds=10))
+        crowd.gate._known_rate = 1.0
         await crowd.come("first", caller="greedy")
         for number in range(20):
             await crowd.come(f"greedy {number}", caller="greedy")
+        assert set(crowd.refused) == {f"greedy {number}" for number in range(10, 20)}
         await crowd.come("modest 0", caller="modest")
         await crowd.come("modest 1", caller="modest")
+        assert not {"modest 0", "modest 1"} & set(crowd.refused), "the queue of another is not theirs"
         order = []
         for _ in range(5):
             [inside] = crowd.inside
@@ -146,7 +149,7 @@ def test_a_wait_that_is_too_long_is_refused_with_the_time_when_it_will_not_be() 
         assert busy.retry_after == pytest.approx(2)
         assert "for about 12 s" in str(busy)
         with pytest.raises(Busy):
-            crowd.gate.knock()
+            crowd.gate.knock("")
         await crowd.go("4", after=2)
         await crowd.come("in time")
         assert "in time" not in crowd.refused
@@ -165,6 +168,32 @@ def test_who_has_less_time_than_the_wait_is_refused_at_once() -> None:
         await crowd.come("hurried", seconds_left=3)
         await crowd.come("patient", seconds_left=30)
         assert set(crowd.refused) == {"hurried"}
+
+    run(test)
+
+
+def test_after_a_pause_the_rate_of_before_is_known_still() -> None:
+    async def test() -> None:
+        crowd = Crowd(Capacity(patches=1000, answers=1, waiting=100, wait_seconds=10))
+        await crowd.come("0")
+        for number in range(1, 5):  # one answer in two seconds
+            await crowd.come(str(number))
+            await crowd.go(str(number - 1), after=2)
+        await crowd.go("4", after=2)
+        crowd.now += 3600
+        for number in range(20):
+            await crowd.come(f"burst {number}")
+        assert len(crowd.refused) == 14, "one at work and five that wait ten seconds, as measured an hour ago"
+
+    run(test)
+
+
+def test_before_a_rate_is_known_few_may_wait() -> None:
+    async def test() -> None:
+        crowd = Crowd(Capacity(patches=1000, answers=64, waiting=100, wait_seconds=10))
+        for number in range(12):
+            await crowd.come(str(number), 500)
+        assert (len(crowd.inside), len(crowd.refused)) == (2, 2), "eight wait, four times what is worked on"
 
     run(test)
 
