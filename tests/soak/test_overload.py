@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from models.config import ModelConfig
+from tests.bench.service import unseen
 from tests.clips import make_clip
 from tests.soak.conftest import Start
 from tests.soak.load import OPTIONS, QUESTION
@@ -62,13 +63,17 @@ def test_goodput_stays_level_at_ten_times_the_capacity(start: Start, tmp_path: P
 async def _overload(url: str) -> None:
     limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
-        videos = await _uploaded(http, 40)
-        peak = max([await _goodput(http, videos, clients) for clients in (2, 4)])
+        peaks = [
+            await _goodput(http, await _uploaded(http, 150, first), clients) for first, clients in ((0, 2), (150, 4))
+        ]
+        peak = max(peaks)
+        # Each is asked about once: a clip that comes again is warm to the service, and costs it next to nothing.
+        videos = await _uploaded(http, int(TIMES * peak * SECONDS), 300)
         seen, waiting = Seen(), set[asyncio.Task[None]]()
         start = time.monotonic()
         for number in range(int(TIMES * peak * SECONDS)):
             await asyncio.sleep(max(0.0, start + number / (TIMES * peak) - time.monotonic()))
-            task = asyncio.create_task(_ask(http, videos[number % len(videos)], seen))
+            task = asyncio.create_task(_ask(http, videos[number], seen))
             waiting.add(task)
             task.add_done_callback(waiting.discard)
         during = len(seen.seconds) / (time.monotonic() - start)
@@ -81,11 +86,11 @@ async def _overload(url: str) -> None:
     assert late <= 3 * WAIT_SECONDS
 
 
-async def _uploaded(http: httpx.AsyncClient, count: int) -> list[str]:
-    videos = []
-    for number in range(count):
-        clip = make_clip(None, seconds=4.0 + 0.1 * number, fps=16, size=(448, 252))
-        posted = await http.post("/v1/videos", files={"video": ("clip.mp4", clip)})
+async def _uploaded(http: httpx.AsyncClient, count: int, first: int) -> list[str]:
+    """The same clip under `count` ids, from number `first` on."""
+    clip, videos = make_clip(None, seconds=1.0, fps=16, size=(448, 252)), []
+    for number in range(first, first + count):
+        posted = await http.post("/v1/videos", files={"video": ("clip.mp4", unseen(clip, number))})
         videos.append(str(posted.json()["id"]))
     return videos
 
