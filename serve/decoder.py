@@ -83,6 +83,7 @@ class Decoder:
         self._selector = selector
         self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
+        checkpoint.refuse_damaged(layout, "decoder/")
         self._tokenizer = QwenTokenizer(layout.decoder)
         self._decoder = checkpoint.load_decoder(layout, settings.device, self._worker.dtype)
         limits = Limits(

@@ -39,6 +39,7 @@ class Encoder:
         self._frames = frames
         self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
+        checkpoint.refuse_damaged(layout, "encoder.safetensors")
         self._encoder = checkpoint.load_encoder(layout, settings.device, self._worker.dtype)
         self._batches: Batcher[Clip, Features] = Batcher(
             self._worker,

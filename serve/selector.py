@@ -58,6 +58,7 @@ class Selector:
         self._encoder = encoder
         self._worker = TorchWorker(settings.device, settings.dtype, settings.threads)
         layout = checkpoint.open_layout(location)
+        checkpoint.refuse_damaged(layout, "selector.safetensors")
         self._selector = checkpoint.load_selector(layout, settings.device, self._worker.dtype)
         self._embeddings = checkpoint.load_embeddings(layout)
         self._batches: Batcher[Question, Selected] = Batcher(

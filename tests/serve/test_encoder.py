@@ -101,11 +101,12 @@ def test_a_pass_is_bounded_in_patches(small: Path, frames: Frames, clips: list[C
     stage = encoder(small, frames, batch_patches=192 + 384)
     counted = passes(stage)
     run(together(stage, clips))
-    assert counted == [4 + 8, 4, 4]
+    # Clips come in the order in which they happen to be decoded.
+    assert (sum(counted), max(counted) <= 4 + 8, len(counted) < len(clips)) == (20, True, True)
     narrow = encoder(small, frames, batch_patches=1)
     counted = passes(narrow)
     run(together(narrow, clips))
-    assert counted == [4, 8, 4, 4]
+    assert sorted(counted) == [4, 4, 4, 8]
 
 
 def test_a_clip_that_cannot_be_had_fails_alone(small: Path, frames: Frames, clips: list[ClipKey]) -> None:
