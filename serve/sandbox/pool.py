@@ -61,7 +61,7 @@ class Pool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
         self._ready: deque[Future[Child]] = deque()
         self._failure: SandboxError | None = None
-        self._end = weakref.finalize(self, _close, self._launcher, self._thread, self._ready)
+        self._end = weakref.finalize(self, _abandon, self._launcher, self._thread, self._ready)
         try:
             self._thread.submit(self._launcher.begin).result()
             if not self._launcher.filtered:
@@ -100,7 +100,8 @@ class Pool:
 
     def close(self) -> None:
         """Ends every process. What is under way fails."""
-        self._end()
+        if self._end.detach() is not None:
+            _close(self._launcher, self._thread, self._ready)
 
     @asynccontextmanager
     async def _answered(
@@ -266,6 +267,17 @@ def _copy(memory: int, shape: tuple[int, ...]) -> np.ndarray:
     finally:
         os.close(memory)
     return frames
+
+
+def _abandon(launcher: Launcher, thread: ThreadPoolExecutor, ready: deque[Future[Child]]) -> None:
+    """For a pool that was forgotten, or at the end of the interpreter. The garbage collector may call this anywhere,
+    also within a lock of the executors' module: so nothing is submitted, and no thread waited for."""
+    launcher.close()
+    thread.shutdown(wait=False)
+    for starting in ready:
+        if starting.done() and not starting.cancelled() and starting.exception() is None:
+            starting.result().close()
+    ready.clear()
 
 
 def _close(launcher: Launcher, thread: ThreadPoolExecutor, ready: deque[Future[Child]]) -> None:

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import thread
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,25 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_forgotten_pool_is_collected_within_an_executors_lock() -> None:
+    """As the garbage collector may do: with this lock held, nothing can be submitted to any executor."""
+    before = set(descendants())
+    pools = [Pool(Sandbox(), 1)]
+    started = set(descendants()) - before
+    assert started
+    done = threading.Event()
+
+    def forget() -> None:
+        with thread._global_shutdown_lock:
+            pools.clear()
+            gc.collect()
+        done.set()
+
+    threading.Thread(target=forget, daemon=True).start()
+    assert done.wait(30), "the collector waits for a lock that it holds itself"
+    end = time.monotonic() + 10
+    while any(alive(pid) for pid in started):
+        assert time.monotonic() < end, "processes of a forgotten pool live on"
+        time.sleep(0.05)
