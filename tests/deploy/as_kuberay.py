@@ -1,8 +1,8 @@
 """What KubeRay does with a RayService, on one machine: `test_as_kuberay.py` runs it in the image, with a plan on stdin.
 
 Starts a head and one worker by the commands that KubeRay makes of `rayStartParams`, hands the head the Serve config by
-HTTP as KubeRay does, waits until everything runs, looks at what the probes ask, and asks a question with a key. Prints one
-JSON object. Its network is its own, with a loopback and nothing else.
+HTTP as KubeRay does, waits until everything runs, looks at what the probes ask, and asks a question with a key. Prints
+one JSON object. Its network is its own, with a loopback and nothing else.
 """
 
 from __future__ import annotations
