@@ -150,8 +150,8 @@ def pip_settings() -> tuple[dict[str, str], set[Path]]:
         settings[f"PIP_{name.upper().replace('-', '_')}"] = value
         for word in value.split():
             path = Path(urlsplit(word).path if word.startswith("file:") else word)
-            if path.is_absolute() and path.exists():
-                folders.add(path if path.is_dir() else path.parent)
+            if path.is_absolute() and path.exists():  # the pages of an index name files beside its folder
+                folders.add(path if path.is_dir() and not word.startswith("file:") else path.parent)
     return settings, folders
 
 
