@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from typing import Any
 
 from ray.serve import Application, Deployment, deployment
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, RequestRouterConfig
@@ -30,13 +31,14 @@ HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 FORBIDDEN = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_USE_GRPC_BY_DEFAULT")
 
 
-def build(args: Settings) -> Application:
+def build(args: Settings | dict[str, Any]) -> Application:
     """The application for `serve.run`, or for `import_path: serve.app:build` in a Serve config with `args`.
 
     Raises:
         CheckpointError: there is no checkpoint where the settings say.
         RuntimeError: the environment asks Ray for a mode in which large tensors fail, or which needs API keys.
     """
+    args = Settings.model_validate(args)  # Ray hands over what the config file has
     for name in FORBIDDEN:
         if os.environ.get(name, "0") not in ("", "0"):
             raise RuntimeError(f"unset {name}: it limits what stages pass to each other to 4 MiB")

@@ -72,6 +72,12 @@ def test_a_missing_checkpoint_is_named() -> None:
         build(Settings(checkpoint="no/such/place"))
 
 
+def test_ray_hands_over_a_plain_dictionary(tmp_path: Path) -> None:
+    assert set(graph(build({"store": {"url": str(tmp_path)}, "selector": {"replicas": 2}}))) >= {"ingress", "frames"}
+    with pytest.raises(ValueError, match="replica"):
+        build({"selector": {"replica": 2}})
+
+
 def test_haproxy_needs_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(HA_PROXY, "1")
     settings = Settings(store=Store(url=str(tmp_path)))
