@@ -7,8 +7,10 @@ names. `options(session_id=...)` makes a new handle around the same router, whic
 client's HTTP header only for the ingress, which does not use this router.
 
 What a router knows of a replica's load is the larger of two figures: the requests that it has there itself, which is
-exact, and the queue that the replica last reported, with those of other callers, which Ray forgets after 10 s. So with
-one caller the bound holds exactly, with several as far as the reports are fresh.
+exact, and the queue that the replica reported within the last second, with those of other callers; it reports with each
+request that it accepts. So with one caller the bound holds exactly, with several as far as the reports are fresh. Ray
+keeps a report for 10 s, and one that comes after answers it should have counted is too high until the next: a burst
+that is over would keep clips away from their replica for so long, and nothing sent there would correct it.
 
 A replica that died is out as soon as one request has found it dead, before Serve's health check; one that does not
 answer is asked again before each request, and passed over. Ray 2.60 keeps this class by value in the deployment's
@@ -19,12 +21,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from serve.ring import Bound, Ring, for_anyone, for_clip
+
+REPORT_SECONDS = 1.0  # a queue as reported is true for
 
 
 class ClipRouter(RequestRouter):
@@ -38,6 +43,7 @@ class ClipRouter(RequestRouter):
         super().__init__(*args, **kwargs)
         self._sent: Counter[ReplicaID] = Counter()
         self._assigned: dict[asyncio.Future[RunningReplica], ReplicaID] = {}
+        self._reported: dict[ReplicaID, float] = {}  # when
         self._random = random.Random()
 
     def initialize_state(self, *, factor: float, slack: int, virtual_nodes: int) -> None:
@@ -60,9 +66,15 @@ class ClipRouter(RequestRouter):
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
-        names = {replica.replica_id.unique_id for replica in replicas}
+        there = {replica.replica_id for replica in replicas}
+        self._reported = {replica: when for replica, when in self._reported.items() if replica in there}
+        names = {replica.unique_id for replica in there}
         if names != self._ring.members:
             self._ring = Ring(names, self._virtual_nodes)
+
+    def on_new_queue_len_info(self, replica_id: ReplicaID, num_ongoing_requests: int) -> None:
+        super().on_new_queue_len_info(replica_id, num_ongoing_requests)
+        self._reported[replica_id] = time.monotonic()
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         super().on_send_request(replica_id)
@@ -78,8 +90,13 @@ class ClipRouter(RequestRouter):
 
     def _loads(self, replicas: list[RunningReplica]) -> dict[str, int]:
         own = self._sent + Counter(self._assigned.values())
-        reported = {r.replica_id: self.replica_queue_len_cache.get(r.replica_id) or 0 for r in replicas}
-        return {name.unique_id: max(own[name], queue) for name, queue in reported.items()}
+        fresh = time.monotonic() - REPORT_SECONDS
+        loads = {}
+        for replica in (replica.replica_id for replica in replicas):
+            reported = self._reported.get(replica, fresh) > fresh
+            queue = (self.replica_queue_len_cache.get(replica) or 0) if reported else 0
+            loads[replica.unique_id] = max(own[replica], queue)
+        return loads
 
     # Between Ray's choice for a request and its `on_send_request` others are chosen for. With a burst that is all of
     # them, and the bound would see none, so that a request counts from the choice on.

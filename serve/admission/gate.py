@@ -84,6 +84,7 @@ class Gate:
             raise
         try:
             yield
+            self._finished.append((self._clock(), turn.share))  # a failure costs little, and says nothing of the rate
         finally:
             self._leave(turn)
 
@@ -153,11 +154,9 @@ class Gate:
             first.admitted.set_result(None)
 
     def _leave(self, turn: _Turn) -> None:
-        now = self._clock()
         self._patches -= turn.patches
         self._answers -= 1
         self._under_way -= turn.share
-        self._finished.append((now, turn.share))
         if not self._answers:
             self._patches = self._under_way = 0.0  # sums of floats drift
         self._admit()

@@ -188,6 +188,23 @@ def test_after_a_pause_the_rate_of_before_is_known_still() -> None:
     run(test)
 
 
+def test_what_failed_is_no_work_that_was_finished() -> None:
+    async def test() -> None:
+        crowd = Crowd()
+        for name in "abcd":
+            await crowd.come(name)
+        for name in "abc":
+            await crowd.go(name, after=1.0)
+        known = crowd.gate._rate()
+        for _ in range(50):  # a replica is gone, and all that is sent there fails at once
+            with pytest.raises(LookupError):
+                async with crowd.gate.turn("", 0, math.inf):
+                    raise LookupError
+        assert crowd.gate._rate() == known == 0.25
+
+    run(test)
+
+
 def test_before_a_rate_is_known_few_may_wait() -> None:
     async def test() -> None:
         crowd = Crowd(Capacity(patches=1000, answers=64, waiting=100, wait_seconds=10))

@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from serve.calls import call
-from serve.routing import ClipRouter
+from serve.routing import REPORT_SECONDS, ClipRouter
 from serve.settings import Routing
 from tests.processes import alive
 from tests.serve.stages import Group, Place
@@ -55,7 +55,8 @@ async def hold(handles: dict[str, Any], keys: list[str | None], seconds: float =
 
 
 def owners(handles: dict[str, Any]) -> dict[str, int]:
-    """The process of the replica that each key goes to while nothing else is under way."""
+    """The process of the replica that each key goes to while nothing else is under way, or was just now."""
+    time.sleep(REPORT_SECONDS)
 
     async def one_by_one() -> dict[str, int]:
         return {key: (await call(handles["place"].hold, clip=key))[0] for key in KEYS}
