@@ -20,7 +20,7 @@ from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.prompt import asking
 from models.video import Sampling
-from serve import metrics
+from serve import metrics, tracing
 from serve.errors import Deadline, Malformed, NotSupported, UnknownVideo
 from serve.keys import ClipKey, is_video_id
 from serve.media.fetch import Fetcher
@@ -92,7 +92,7 @@ class Answers:
             return await self._stream(request, ask, clock)
         async with self._videos.discarding(video, request, NotAVideo, Undecodable):
             made = await clock.within(self._backend.answer(ask))
-        return self._answer(ask, made, clock)
+        return self._answer(request, ask, made, clock)
 
     async def _stream(self, request: Request, ask: Ask, clock: Clock) -> EventStream:
         """What fails before the first word is an ordinary problem, with its own status."""
@@ -114,7 +114,7 @@ class Answers:
                 while isinstance(item, Said):
                     yield Event(json.dumps({"text": item.text}), "token")
                     item = await clock.within(anext(items))
-                yield Event(self._answer(ask, item, clock).model_dump_json(), "answer")
+                yield Event(self._answer(request, ask, item, clock).model_dump_json(), "answer")
             except Exception as error:
                 problem = describe(error, request.state.request_id)
                 request.state.problem_code = problem.code
@@ -190,9 +190,10 @@ class Answers:
         if "geometry" in parameters.model_fields_set and parameters.geometry == "gsm":
             raise NotSupported(f"{self._model.name} has no geometry selector", field="geometry", value="gsm")
 
-    def _answer(self, ask: Ask, made: Any, clock: Clock) -> Answer:
+    def _answer(self, request: Request, ask: Ask, made: Any, clock: Clock) -> Answer:
         answer = as_answer(self._model.name, ask, made, clock.arrived)
         metrics.observe_answer(answer)
+        tracing.note(request, made.trace)
         return answer
 
 

@@ -47,6 +47,7 @@ from serve.problems import install
 from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
+from serve.tracing import Tracer
 from serve.videos import VideoBackend, Videos
 
 REPORT_SECONDS = 3.0  # less than Prometheus waits for a scrape
@@ -98,7 +99,7 @@ def create_app(
     # The first that is added is the innermost: the guard gives a request its id and tells what the edge refuses.
     app.add_middleware(Edge, door=Door(settings.access), quotas=Quotas(settings.replicas))
     install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
-    app.add_middleware(Measured)
+    app.add_middleware(Measured, tracer=Tracer(settings.traces) if settings.traces.endpoint else None)
     _share(app, settings.access.origins)
     videos = Videos(backend, store, claims)
     gate = Gate(_capacity(settings))

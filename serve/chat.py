@@ -21,7 +21,7 @@ from fastapi import Request
 from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.video import Sampling
-from serve import metrics
+from serve import metrics, tracing
 from serve.answers import AdmittingBackend, Clock, Events, as_answer
 from serve.chat_schemas import (
     AssistantMessage,
@@ -90,7 +90,7 @@ class Chat:
             async with self._videos.discarding(ask.clip.video, request, NotAVideo, Undecodable):
                 if not asked.stream:
                     made = await clock.within(_last(items))
-                    head.observe(ask, made, clock)
+                    head.observe(request, ask, made, clock)
                     return head.whole(made)
                 first = await clock.within(anext(items))
         except BaseException:
@@ -178,9 +178,10 @@ class _Head:
         self.logprobs = bool(asked.logprobs)
         self.include_usage = asked.stream_options is not None and asked.stream_options.include_usage
 
-    def observe(self, ask: Ask, made: Made[Reply], clock: Clock) -> None:
+    def observe(self, request: Request, ask: Ask, made: Made[Reply], clock: Clock) -> None:
         """Counts the answer as one of `POST /v1/answers` is counted."""
         metrics.observe_answer(as_answer(self.model, ask, made, clock.arrived))
+        tracing.note(request, made.trace)
 
     def whole(self, made: Made[Reply]) -> ChatCompletion:
         reply = made.value
@@ -207,7 +208,7 @@ async def _events(
                 logprobs = _logprobs(item.tokens) if head.logprobs else None
                 yield head.event(ChunkChoice(delta=Delta(content=item.text), logprobs=logprobs))
                 item = await clock.within(anext(items))
-            head.observe(ask, item, clock)
+            head.observe(request, ask, item, clock)
             yield head.event(ChunkChoice(delta=Delta(), finish_reason=item.value.finish))
             if head.include_usage:
                 yield head.event(usage=_usage(item.value))

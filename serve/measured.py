@@ -1,20 +1,23 @@
-"""ASGI middleware that counts and times every request, also those that are refused before a route sees them."""
+"""ASGI middleware that counts, times and traces every request, also those refused before a route sees them."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import metrics
+from serve.tracing import Ended, Tracer
 
 
 class Measured:
     """Outermost: its time runs from the request's first byte to the response's last."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer | None = None) -> None:
         self.app = app
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,13 +31,30 @@ class Measured:
                 status = message["status"]
             await send(message)
 
-        start = time.perf_counter()
+        began, start = time.time(), time.perf_counter()
         try:
             with metrics.IN_FLIGHT.track_inprogress():
                 await self.app(scope, receive, note_status)
         finally:
-            code = scope.get("state", {}).get("problem_code")
-            metrics.observe_request(_route(scope), status, time.perf_counter() - start, code)
+            seconds = time.perf_counter() - start
+            state = scope.get("state", {})
+            metrics.observe_request(_route(scope), status, seconds, state.get("problem_code"))
+            if self._tracer is not None:
+                self._tracer.write(_ended(scope, state, status, began, seconds))
+
+
+def _ended(scope: Scope, state: dict[str, Any], status: int, began: float, seconds: float) -> Ended:
+    return Ended(
+        method=scope["method"],
+        route=_route(scope),
+        status=status,
+        began=began,
+        ended=began + seconds,
+        headers=Headers(scope=scope),
+        request_id=state.get("request_id", ""),
+        problem=state.get("problem_code"),
+        stages=state.get("trace", {}),
+    )
 
 
 def _route(scope: Scope) -> str:

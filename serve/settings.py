@@ -226,6 +226,16 @@ class MediaUrls(Strict):
         return self
 
 
+class Traces(Strict):
+    """OpenTelemetry: `serve.tracing`. Headers, timeouts and certificates are those of its `OTEL_EXPORTER_OTLP_*`."""
+
+    endpoint: Annotated[
+        str | None,
+        Field(pattern=r"^https?://", description="of a collector, OTLP by HTTP: http://HOST:4318/v1/traces; None: off"),
+    ] = None
+    ratio: Annotated[float, Field(ge=0, le=1, description="of the requests whose caller has not decided already")] = 1.0
+
+
 class Ingress(Stage):
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
@@ -236,6 +246,7 @@ class Ingress(Stage):
         False
     )
     media_urls: MediaUrls = MediaUrls()
+    traces: Traces = Traces()
 
 
 class Store(Strict):

@@ -19,6 +19,7 @@ from serve.settings import Settings, Stage
 
 ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy" / "kubernetes"
+EVERYTHING = Path(__file__).parent / "everything"  # multi-gpu and the components that no overlay has
 OVERLAYS = ("laptop", "single-gpu", "multi-gpu")
 STAGES = ("ingress", "frames", "encoder", "selector", "decoder")
 
@@ -27,7 +28,7 @@ Document = dict[str, Any]
 
 def rendered(overlay: str) -> list[Document]:
     """All documents of an overlay, the caller's own to change. Skips the test where there is no kubectl."""
-    return copy.deepcopy(_render(KUSTOMIZE / "overlays" / overlay))
+    return copy.deepcopy(_render(EVERYTHING if overlay == EVERYTHING.name else KUSTOMIZE / "overlays" / overlay))
 
 
 @cache

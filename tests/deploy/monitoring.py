@@ -15,8 +15,14 @@ NAME = re.compile(r"\bdsr_\w+")
 INTERVAL = re.compile(r"\[\d+m\]")
 
 
+def rule_file() -> dict[str, Any]:
+    """As a Prometheus without its operator takes it."""
+    spec: dict[str, Any] = yaml.safe_load(RULES.read_text())["spec"]
+    return spec
+
+
 def rules() -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
+    groups: list[dict[str, Any]] = rule_file()["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 

@@ -113,7 +113,8 @@ def selector_problems(documents: list[Document], templates: list[Document]) -> I
     """A budget, a policy or a Service selects pods that there are."""
     added = [{"ray.io/is-ray-node": "yes", "ray.io/node-type": kind} for kind in ("head", "worker")]
     labels = [template["metadata"]["labels"] | more for template in templates for more in added]
-    labels += [{"ray.io/node-type": "redis-cleanup"}, {"app.kubernetes.io/name": "kuberay-operator"}]
+    labels += [{"ray.io/node-type": "redis-cleanup"}]
+    labels += [{"app.kubernetes.io/name": name} for name in ("kuberay-operator", "prometheus")]  # of others
     # Whether there is Redis is for each overlay to say; the policies of those without name a pod that never comes.
     later = {"app.kubernetes.io/part-of": "dsr-serve"}
     labels += [{**later, "app.kubernetes.io/component": kind} for kind in ("redis", "weights")]

@@ -20,6 +20,7 @@ from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDep
 
 from serve.settings import Settings
 from tests.deploy.manifests import ROOT, STAGES, Document, Service, container, custom_resources, quantity, service
+from tests.deploy.operator_kinds import is_operators, operator_problems
 from tests.deploy.pod_rules import pod_problems
 
 KUBERNETES = "1.32"
@@ -73,8 +74,10 @@ def kind_problems(documents: list[Document]) -> Iterator[str]:
             if SCHEMA.is_file():
                 for error in _kuberay().iter_errors(document):
                     yield f"{name}: {'.'.join(map(str, error.path))}: {error.message}"
-            continue
-        yield from _built_in(name, document)
+        elif is_operators(document):
+            yield from operator_problems(document, service(documents))
+        else:
+            yield from _built_in(name, document)
     for where, template in service(documents).templates.items():
         metadata = {"name": where, **template.get("metadata", {})}
         yield from _built_in(f"pods of {where}", {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata})

@@ -15,7 +15,7 @@ from serve.local import read_settings
 from serve.settings import Settings
 from tests.deploy.manifests import KUSTOMIZE, OVERLAYS, ROOT, Document
 
-FILES = sorted(KUSTOMIZE.rglob("*.yaml"))
+FILES = sorted([*KUSTOMIZE.rglob("*.yaml"), *(ROOT / "deploy" / "monitoring").glob("*.yaml")])
 SERVICES = [path for path in FILES if "serveConfigV2:" in path.read_text()]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -32,11 +32,12 @@ def named_by(folder: Path, kustomization: Document) -> set[Path]:
     """The files and folders that a kustomization names."""
     names: list[str] = [*kustomization.get("resources", []), *kustomization.get("components", [])]
     names += [patch["path"] for patch in kustomization.get("patches", []) if "path" in patch]
+    names += [file for generated in kustomization.get("configMapGenerator", []) for file in generated.get("files", [])]
     names += [kustomization["openapi"]["path"]] if "openapi" in kustomization else []
     return {(folder / name).resolve() for name in names}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(KUSTOMIZE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_holds_objects_of_kubernetes(path: Path) -> None:
     found = documents(path)
     assert found

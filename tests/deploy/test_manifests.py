@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 
@@ -10,13 +11,11 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve.settings import Settings
-from tests.deploy.manifests import KUSTOMIZE, OVERLAYS, ROOT, STAGES, container, of_kind, rendered, service
-from tests.deploy.rules import SCHEMA, problems
-
-GATEWAY = KUSTOMIZE / "components" / "gateway" / "service.yaml"
+from tests.deploy.manifests import EVERYTHING, OVERLAYS, ROOT, STAGES, container, of_kind, rendered, service
+from tests.deploy.rules import problems
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, EVERYTHING.name])
 def test_an_overlay_breaks_no_rule(overlay: str) -> None:
     assert problems(rendered(overlay)) == []
 
@@ -27,11 +26,16 @@ def test_ray_serve_takes_the_config(overlay: str) -> None:
     assert config.applications[0].import_path == "serve.app:build"
 
 
-@pytest.mark.skipif(not SCHEMA.is_file(), reason="no JSON schema of RayService: set RAYSERVICE_SCHEMA to its path")
-def test_the_gateway_component_is_of_kuberays_form() -> None:
-    documents = rendered("multi-gpu")
-    service(documents).spec.update(yaml.safe_load(GATEWAY.read_text())["spec"])
-    assert problems(documents) == []
+def test_with_everything_there_are_the_gateway_and_what_prometheus_needs() -> None:
+    documents = rendered(EVERYTHING.name)
+    assert service(documents).spec["upgradeStrategy"]["type"] == "NewClusterWithIncrementalUpgrade"
+    for kind in ("PodMonitor", "ScrapeConfig", "PrometheusRule"):
+        assert len(of_kind(documents, kind)) == 1
+    [dashboard] = [d for d in of_kind(documents, "ConfigMap") if "grafana_dashboard" in d["metadata"].get("labels", {})]
+    assert json.loads(dashboard["data"]["dashboard.json"])["panels"]
+    [scrape] = of_kind(documents, "ScrapeConfig")
+    ours = service(documents).document["metadata"]
+    assert scrape["spec"]["staticConfigs"] == [{"targets": [f"{ours['name']}-serve-svc.{ours['namespace']}.svc:8000"]}]
 
 
 def test_the_laptop_needs_no_gpu_and_fetches_nothing() -> None:

@@ -26,7 +26,9 @@ from training.embedded import make
 pytestmark = pytest.mark.soak
 
 SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "120"))
-FRAMES = 8  # a cold answer takes some seconds of both cores
+# An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: with 8 frames
+# the ten refusals for each answer would themselves take a sixth of the two cores.
+FRAMES = 16
 TIMES = 10
 NO_CACHE = {"cache_bytes": 0}
 WAIT_SECONDS = 20.0  # the service's own bound for the queue in this test

@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from models.vlm import VisionLanguageModel
+from serve.settings import Traces
+from tests.collector import Collector, collecting
 from tests.serve.service.asking import TINY
 
 
@@ -25,8 +27,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def service(store: Path) -> Iterator[httpx.Client]:
-    """The laptop's settings, but with two selectors, a store of its own and a small body limit."""
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="package")
+def service(store: Path, collector: Collector) -> Iterator[httpx.Client]:
+    """The laptop's settings, but with two selectors, a store of its own, a small body limit, and traces."""
     pytest.importorskip("ray")
     from serve.local import read_settings, running, wait_until_ready
 
@@ -34,7 +42,9 @@ def service(store: Path) -> Iterator[httpx.Client]:
     settings = settings.model_copy(
         update={
             "selector": settings.selector.model_copy(update={"replicas": 2}),
-            "ingress": settings.ingress.model_copy(update={"max_body_bytes": 3_000_000}),
+            "ingress": settings.ingress.model_copy(
+                update={"max_body_bytes": 3_000_000, "traces": Traces(endpoint=collector.endpoint)}
+            ),
         }
     )
     with running(settings, free_port()) as url, httpx.Client(base_url=url, timeout=60) as client:

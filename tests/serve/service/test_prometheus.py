@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import yaml
 
 from tests.clips import make_clip
-from tests.deploy.monitoring import INTERVAL, RULES, panels, rules
+from tests.deploy.monitoring import INTERVAL, panels, rule_file, rules
 from tests.serve.service.asking import QUESTION, ask_by_id
 from tests.serve.service.conftest import free_port
 
@@ -34,13 +35,15 @@ scrape_configs:
 def prometheus(service: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     target = urlsplit(str(service.base_url)).netloc
-    (folder / "config.yaml").write_text(CONFIG.format(rules=RULES.resolve(), target=target))
+    (folder / "rules.yaml").write_text(yaml.safe_dump(rule_file()))
+    (folder / "config.yaml").write_text(CONFIG.format(rules=folder / "rules.yaml", target=target))
     command = ["prometheus", f"--config.file={folder}/config.yaml", f"--storage.tsdb.path={folder}/data"]
     with subprocess.Popen(
         [*command, f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"], stderr=subprocess.PIPE
     ) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=10) as client:
+                started(client)
                 yield client
         finally:
             process.terminate()
@@ -53,14 +56,23 @@ def results(prometheus: httpx.Client, query: str) -> list[Any]:
     return found
 
 
-def until(prometheus: httpx.Client, query: str, seconds: float = 40) -> None:
+def started(prometheus: httpx.Client, seconds: float = 40) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            if results(prometheus, query):
+            if prometheus.get("/status/runtimeinfo").status_code == 200:
                 return
-        except httpx.TransportError:  # it is starting
+        except httpx.TransportError:  # it does not listen yet
             pass
+        assert time.monotonic() < end, "Prometheus did not start"
+        time.sleep(0.3)
+
+
+def until(prometheus: httpx.Client, query: str, seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        if results(prometheus, query):
+            return
         assert time.monotonic() < end, f"nothing for {query}"
         time.sleep(0.3)
 
