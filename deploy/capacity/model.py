@@ -6,8 +6,8 @@
 
 Every replica does one thing at a time, in the order of coming, but for what goes together in one pass: questions at the
 selector and answers at the decoder, whose pass costs a fixed part and a part for each. The decoder takes turns between
-answers and the next chunk of a clip. A clip belongs to one replica of each stage. Where stages share processor cores (a
-laptop), no more of them work at a time than there are cores.
+answers and the next chunk of a clip. A clip belongs to one replica of each stage. Where all share the cores of one
+machine (a laptop), they go on at the same speed, and the edge takes its part of them (`cores.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import itertools
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+
+from deploy.capacity.cores import SharedCores
 
 CHUNK_SECONDS = 0.1  # of a clip in the decoder, before answers have their turn
 STAGES = ("frames", "encoder", "selector", "decoder")
@@ -27,8 +29,8 @@ STAGES = ("frames", "encoder", "selector", "decoder")
 @dataclass(frozen=True)
 class Times:
     """Seconds of one replica. `*_clip`: for a clip that is new to it; `*_pass` and `*_each`: of a pass over questions,
-    and for each in it; `edge`: of a request outside all stages (HTTP, calls between processes), which nobody waits in
-    line for."""
+    and for each in it; `edge`: of a request outside all stages (HTTP, calls between processes), which has cores of its
+    own where stages have, and nobody waits in line for it."""
 
     frames_clip: float
     encoder_clip: float
@@ -53,14 +55,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Replicas of each stage; `cores`: of the one machine that they share, None where each has its own. `together`:
+    """Replicas of each stage; `cores`: of the one machine that all share, None where each has its own. `together`:
     most questions of a pass."""
 
     frames: int = 1
     encoder: int = 1
     selector: int = 1
     decoder: int = 1
-    cores: int | None = None
+    cores: float | None = None
     together: int = 16
 
 
@@ -106,25 +108,38 @@ class _Replica:
         self.answered = False  # in its last turn
 
 
-class Simulation:
-    """`run` plays `seconds` of the load after a warm-up of a fifth of it. The same seed gives the same run."""
+def arrivals(load: Load, seconds: float, seed: int = 0) -> list[tuple[float, int]]:
+    """Questions within `seconds`, as (when, number of the clip), in the order of coming."""
+    draw, at, clips, found = random.Random(seed), 0.0, itertools.count(), list[tuple[float, int]]()
+    while (at := at + draw.expovariate(load.rate / load.per_clip)) < seconds:
+        clip, moment = next(clips), at
+        while True:  # geometric: at least one, `per_clip` on average
+            found.append((moment, clip))
+            if draw.random() < 1 / load.per_clip:
+                break
+            moment += draw.expovariate(1 / load.gap)
+    return sorted(each for each in found if each[0] < seconds)
 
-    def __init__(self, times: Times, deployment: Deployment, load: Load, seed: int = 0) -> None:
-        self._times, self._deployment, self._load = times, deployment, load
-        self._draw = random.Random(seed)
+
+class Simulation:
+    """`run` plays questions on a deployment; those of the first fifth of the time are not counted."""
+
+    def __init__(self, times: Times, deployment: Deployment) -> None:
+        self._times, self._deployment = times, deployment
         self._replicas = {stage: [_Replica() for _ in range(getattr(deployment, stage))] for stage in STAGES}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._now = 0.0
-        self._cores = deployment.cores if deployment.cores is not None else 10**9
-        self._stalled: deque[tuple[str, _Replica]] = deque()  # have work, but no core
+        self._cores = None if deployment.cores is None else SharedCores(deployment.cores, lambda: self._now, self._at)
+        self._clips: dict[int, _Clip] = {}
         self._outcome = Outcome()
         self._open = 0
 
-    def run(self, seconds: float) -> Outcome:
-        clips = self._load.rate / self._load.per_clip
+    def run(self, questions: Sequence[tuple[float, int]], seconds: float) -> Outcome:
+        """`questions`: as `arrivals` gives them."""
         self._measured = seconds / 5
-        self._at(self._draw.expovariate(clips), lambda: self._new_clip(clips, seconds))
+        for when, clip in questions:
+            self._at(when, lambda clip=clip: self._come(clip))  # type: ignore[misc]
         while self._events and self._events[0][0] < seconds:
             self._now, _, event = heapq.heappop(self._events)
             event()
@@ -136,27 +151,26 @@ class Simulation:
     def _at(self, delay: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self._now + delay, next(self._order), event))
 
-    def _new_clip(self, rate: float, end: float) -> None:
-        self._at(self._draw.expovariate(rate), lambda: self._new_clip(rate, end))
-        clip = _Clip(self._draw.random())
-        at = 0.0
-        # Geometric: at least one, `per_clip` on average.
-        while True:
-            self._at(at, lambda: self._ask(clip))
-            if self._draw.random() < 1 / self._load.per_clip:
-                return
-            at += self._draw.expovariate(1 / self._load.gap)
-
-    def _ask(self, clip: _Clip) -> None:
-        began, cold = self._now, not clip.asked
-        counted = began >= self._measured
+    def _come(self, number: int) -> None:
+        """The edge reads the question before any stage hears of it."""
+        if number not in self._clips:
+            self._clips[number] = _Clip(random.Random(number).random())
+        clip = self._clips[number]
+        began, counted = self._now, self._now >= self._measured
         self._open += counted
-        clip.asked = True
 
-        def answered() -> None:
+        def answered(cold: bool) -> None:
             if counted:
                 self._open -= 1
-                (self._outcome.cold if cold else self._outcome.warm).append(self._now - began + self._times.edge)
+                (self._outcome.cold if cold else self._outcome.warm).append(self._now - began)
+
+        self._spend(self._times.edge, lambda: self._ask(clip, answered))
+
+    def _ask(self, clip: _Clip, then: Callable[[bool], None]) -> None:
+        cold, clip.asked = not clip.asked, True
+
+        def answered() -> None:
+            then(cold)
 
         times, join = self._times, _Join(2, lambda: self._give(clip, "decoder", "answer", answered))
         clip.when_known("prefix", join.one)
@@ -189,17 +203,25 @@ class Simulation:
     def _start(self, stage: str, replica: _Replica) -> None:
         if replica.working or not replica.waiting:
             return
-        if self._cores == 0:
-            if (stage, replica) not in self._stalled:
-                self._stalled.append((stage, replica))
-            return
         first = self._next(replica)
         batch = [task for task in replica.waiting if task.kind == first.kind][: self._deployment.together]
         for task in batch:
             replica.waiting.remove(task)
         seconds = first.fixed + sum(task.each for task in batch)
-        replica.working, replica.busy, self._cores = True, replica.busy + seconds, self._cores - 1
-        self._at(seconds, lambda: self._finish(stage, replica, batch))
+        began, replica.working = self._now, True
+
+        def finish() -> None:
+            replica.working, replica.busy = False, replica.busy + self._now - began
+            self._finish(stage, replica, batch)
+
+        self._spend(seconds, finish)
+
+    def _spend(self, seconds: float, done: Callable[[], None]) -> None:
+        """Seconds of a core: one's own, or of those that all share."""
+        if self._cores is None:
+            self._at(seconds, done)
+        else:
+            self._cores.work(seconds, done)
 
     @staticmethod
     def _next(replica: _Replica) -> Task:
@@ -210,15 +232,12 @@ class Simulation:
         return first
 
     def _finish(self, stage: str, replica: _Replica, batch: list[Task]) -> None:
-        replica.working, self._cores = False, self._cores + 1
         for task in batch:
             if task.rest > 0:
                 chunk = min(task.rest, CHUNK_SECONDS)
                 replica.waiting.appendleft(replace(task, fixed=chunk, rest=task.rest - chunk))
             else:
                 task.done()
-        if self._stalled:
-            self._start(*self._stalled.popleft())
         self._start(stage, replica)
 
 

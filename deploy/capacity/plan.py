@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from deploy.capacity.model import STAGES, Deployment, Load, Outcome, Simulation, Times
+from deploy.capacity.model import STAGES, Deployment, Load, Outcome, Simulation, Times, arrivals
 
 BUSY = 0.7  # of its time: what a stage's replicas may work on average before queues grow long
 SEARCHED = 20.0  # questions per second that are simulated at most
@@ -51,10 +51,11 @@ def plan(times: Times, load: Load, p95: float, prices: Mapping[str, float], toge
     part = max(1.0, load.rate / SEARCHED)
     small = replace(load, rate=load.rate / part)
     need = demand(times, small)
+    questions = arrivals(small, SECONDS)
     counts = {stage: max(1, math.ceil(need[stage] / BUSY)) for stage in STAGES}
     for _ in range(MOST_STEPS):
         deployment = Deployment(**counts, together=together)
-        outcome = Simulation(times, deployment, small).run(SECONDS)
+        outcome = Simulation(times, deployment).run(questions, SECONDS)
         if outcome.quantile(0.95) <= p95:
             whole = Deployment(**{s: math.ceil(n * part) for s, n in counts.items()}, together=together)
             cost = sum(prices.get(stage, 0.0) * getattr(whole, stage) for stage in STAGES)

@@ -44,7 +44,7 @@ def main() -> None:
             "service": lambda: service.measure(checkpoint, clip, port, store),
             "crowd": lambda: crowd.measure(checkpoint, clip, port, store),
             "caches": lambda: caches.measure(SAMPLE, port, store),
-            "capacity": lambda: capacity.measure(TINY, SAMPLE, port, store),
+            "capacity": lambda: capacity.measure(checkpoint, clip, port, store),
             "routing": lambda: routing.measure(TINY, SAMPLE, port, store),
             "engine": lambda: iter(asyncio.run(engine.run(arguments.preset))),
         }

@@ -1,55 +1,89 @@
-"""`python -m tests.bench capacity`: the capacity model's prediction beside a measured run of the same load.
+"""`python -m tests.bench capacity`: the capacity model's prediction beside a measured run of the same questions.
 
-Stage times are measured first: cold and warm answers one at a time, and warm ones eight at a time, which tells a
-pass's fixed part from what each question adds. Then clips and questions come at random times, as the model draws them,
-and both tell the median and the 95th percentile.
+Stage times are measured first, with one thread each: cold and warm answers one at a time, and warm ones eight at a
+time, which tells a pass's fixed part from what each question adds. How many cores this machine has for two who work at
+once is measured too. Then questions come at random times, and the model plays the very same ones.
 """
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
 import statistics
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import httpx
 
-from deploy.capacity.model import Deployment, Load, Simulation, Times
+from deploy.capacity.model import Deployment, Load, Simulation, Times, arrivals
+from deploy.capacity.plan import demand
 from serve.local import read_settings, running, wait_until_ready
-from tests.bench.crowd import _ask, _uploaded
+from serve.settings import Settings
+from tests.bench.crowd import _uploaded
 from tests.bench.record import Record, median
-from tests.bench.service import unseen
+from tests.bench.service import OPTIONS, question, unseen
 
 ALONE, TOGETHER = 9, 8
+FRAMES = 8
 UTILISATION = 0.5  # of the cores, by the measured times
-SECONDS = 240.0
-SIMULATED_RUNS = 20
+SECONDS = 300.0
 PER_CLIP, GAP = 2.6, 8.0
-CORES = 2
+STAGES = ("frames", "encoder", "selector", "decoder")
 
 
 def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Record]:
-    video = clip.read_bytes()
-    settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store})
-    with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
+    video, cores = clip.read_bytes(), _cores()
+    yield median("capacity_cores", [cores], "cores", f"what one of {os.cpu_count()} does alone")
+    with running(_settings(checkpoint, store), port) as url, httpx.Client(base_url=url, timeout=600) as client:
         wait_until_ready(url)
         times = _times(client, [_uploaded(client, unseen(video, n)) for n in range(ALONE + 1)])
         yield from (median(f"capacity_{name}", [value], "s", "measured alone") for name, value in vars(times).items())
-        cold = sum(vars(times).values())
-        load = Load(UTILISATION * CORES / (cold / PER_CLIP), PER_CLIP, GAP)
-        seconds = _played(client, video, load)
-    runs = [Simulation(times, Deployment(cores=CORES), load, seed).run(SECONDS) for seed in range(SIMULATED_RUNS)]
+        load = Load(UTILISATION * cores / _seconds_each(times), PER_CLIP, GAP)
+        questions = arrivals(load, SECONDS)
+        seconds = _played(client, video, questions)
+    predicted = Simulation(times, Deployment(cores=cores)).run(questions, SECONDS)
     for name, q in (("median", 0.5), ("p95", 0.95)):
-        predicted = statistics.median(run.quantile(q) for run in runs)
         measured = sorted(seconds)[int(q * len(seconds))]
-        yield median(
-            f"capacity_{name}_measured", [measured], "s", f"{load.rate:.2f} questions/s, {len(seconds)} answers"
-        )
-        yield median(f"capacity_{name}_predicted_over_measured", [predicted / measured], "x", "the run")
+        what = f"{load.rate:.2f} questions/s, {len(seconds)} answers"
+        yield median(f"capacity_{name}_measured", [measured], "s", what)
+        yield median(f"capacity_{name}_predicted_over_measured", [predicted.quantile(q) / measured], "x", "the run")
+
+
+def _settings(checkpoint: str, store: str) -> Settings:
+    settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store})
+    return settings.model_copy(
+        update={stage: getattr(settings, stage).model_copy(update={"threads": 1}) for stage in STAGES}
+    )
+
+
+def _seconds_each(times: Times) -> float:
+    """Of one core, for a question of the load."""
+    return sum(demand(times, Load(1.0, PER_CLIP)).values()) + times.edge
+
+
+def _cores() -> float:
+    """What all cores do together, against one of them alone."""
+    count = os.cpu_count() or 1
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as processes:
+        list(processes.map(_loops, [1.0] * count))  # torch is loaded
+        alone = processes.submit(_loops, 5.0).result()
+        return sum(processes.map(_loops, [5.0] * count)) / alone
+
+
+def _loops(seconds: float) -> int:
+    import torch
+
+    torch.set_num_threads(1)
+    one, end, count = torch.randn(512, 512), time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        one @ one
+        count += 1
+    return count
 
 
 def _times(client: httpx.Client, videos: list[str]) -> Times:
@@ -76,6 +110,12 @@ def _times(client: httpx.Client, videos: list[str]) -> Times:
     )
 
 
+def _ask(client: httpx.Client, video: str, number: int) -> dict[str, Any]:
+    body = {"video": {"id": video}, "question": question(number), "options": OPTIONS, "frames": FRAMES}
+    found: dict[str, Any] = json.loads(client.post("/v1/answers", json=body).raise_for_status().text)
+    return found
+
+
 def _timed(client: httpx.Client, video: str, number: int) -> dict[str, Any]:
     start = time.perf_counter()
     answer = _ask(client, video, number)
@@ -86,22 +126,12 @@ def _stage(answers: list[dict[str, Any]], stage: str) -> float:
     return statistics.median(answer["timings"][stage] for answer in answers)
 
 
-def _played(client: httpx.Client, video: bytes, load: Load) -> list[float]:
+def _played(client: httpx.Client, video: bytes, questions: list[tuple[float, int]]) -> list[float]:
     """Seconds of the answers after a fifth of the time, as the model counts them. Clips are uploaded before."""
-    draw, asks, at = Random(0), list[tuple[float, int, int]](), 0.0
-    clips = 0
-    while (at := at + draw.expovariate(load.rate / load.per_clip)) < SECONDS:
-        moment, number = at, 0
-        while True:
-            asks.append((moment, clips, number))
-            if draw.random() < 1 / load.per_clip:
-                break
-            moment, number = moment + draw.expovariate(1 / load.gap), number + 1
-        clips += 1
-    videos = [_uploaded(client, unseen(video, 1000 + n)) for n in range(clips)]
+    videos = [_uploaded(client, unseen(video, 1000 + n)) for n in range(1 + max(clip for _, clip in questions))]
     seconds, lock, start = list[float](), threading.Lock(), time.monotonic()
 
-    def ask(when: float, clip: int, number: int) -> None:
+    def ask(number: int, when: float, clip: int) -> None:
         time.sleep(max(0.0, start + when - time.monotonic()))
         began = time.perf_counter()
         _ask(client, videos[clip], number)
@@ -109,6 +139,6 @@ def _played(client: httpx.Client, video: bytes, load: Load) -> list[float]:
             with lock:
                 seconds.append(time.perf_counter() - began)
 
-    with ThreadPoolExecutor(256) as threads:
-        list(threads.map(lambda one: ask(*one), sorted(ask_ for ask_ in asks if ask_[0] < SECONDS)))
+    with ThreadPoolExecutor(len(questions)) as threads:
+        list(threads.map(lambda one: ask(one[0], *one[1]), enumerate(questions)))
     return seconds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.capacity.model import STAGES, Deployment, Load, Simulation, Times
+from deploy.capacity.model import STAGES, Deployment, Load, Outcome, Simulation, Times, arrivals
 from deploy.capacity.plan import demand, plan
 
 NOTHING = Times(0, 0, 0, 0, 0, 0, 0, 0)
@@ -18,8 +18,12 @@ TIMES = Times(0.1, 0.3, 0.02, 0.005, 0.001, 0.5, 0.03, 0.004, edge=0.02)
 ALONE = Load(rate=0.01, per_clip=2, gap=50)
 
 
+def played(times: Times, deployment: Deployment, load: Load, seconds: float, seed: int = 0) -> Outcome:
+    return Simulation(times, deployment).run(arrivals(load, seconds, seed), seconds)
+
+
 def test_an_idle_service_takes_the_time_of_its_longest_way() -> None:
-    outcome = Simulation(TIMES, Deployment(), ALONE).run(100_000)
+    outcome = played(TIMES, Deployment(), ALONE, 100_000)
     warm = TIMES.selector_pass + TIMES.selector_each + TIMES.decoder_pass + TIMES.decoder_each + TIMES.edge
     cold = TIMES.frames_clip + TIMES.decoder_clip + TIMES.decoder_pass + TIMES.decoder_each + TIMES.edge
     assert min(outcome.warm) == pytest.approx(warm)
@@ -32,29 +36,44 @@ def test_one_stage_alone_waits_as_queueing_theory_says(utilisation: float) -> No
     """M/D/1: the mean wait is utilisation * service / (2 * (1 - utilisation))."""
     service = 0.5
     times, load = replace(NOTHING, decoder_clip=service), Load(utilisation / service, per_clip=1)
-    outcome = Simulation(times, Deployment(), load, seed=1).run(60_000)
+    outcome = played(times, Deployment(), load, 60_000, seed=1)
     wait = sum(outcome.cold) / len(outcome.cold) - service
     assert wait == pytest.approx(utilisation * service / (2 * (1 - utilisation)), rel=0.1)
     assert outcome.busy["decoder"] == pytest.approx(utilisation, rel=0.05)
 
 
 def test_what_shares_one_core_takes_as_long_as_all_of_it() -> None:
-    outcome = Simulation(replace(TIMES, edge=0), Deployment(cores=1), ALONE).run(50_000)
-    every = sum(getattr(TIMES, name) for name in Times.__dataclass_fields__ if name != "edge")
-    assert min(outcome.cold) == pytest.approx(every)
+    outcome = played(TIMES, Deployment(cores=1), ALONE, 50_000)
+    assert min(outcome.cold) == pytest.approx(sum(vars(TIMES).values()))
+
+
+@pytest.mark.parametrize(("cores", "speed"), [(1, 0.5), (1.5, 0.75), (2, 1.0)])
+def test_two_who_share_cores_go_on_at_the_same_speed(cores: float, speed: float) -> None:
+    """A short question that comes while a clip is encoded is not kept waiting for the end of that."""
+    times = replace(NOTHING, encoder_clip=10.0, selector_pass=1.0)
+    seconds = Simulation(times, Deployment(cores=cores)).run([(100.0, 0), (200.0, 1), (205.0, 0)], 400)
+    assert seconds.warm == [pytest.approx(1 / speed)]
+    assert seconds.cold[1] == pytest.approx(11 + 1 / speed - 1)  # the encoder was slower for as long as that took
+
+
+def test_a_known_load_is_what_was_asked_for() -> None:
+    questions = arrivals(Load(2.0, per_clip=2.5, gap=3.0), 20_000)
+    assert len(questions) == pytest.approx(40_000, rel=0.03)
+    assert len(questions) / len({clip for _, clip in questions}) == pytest.approx(2.5, rel=0.03)
+    assert questions == sorted(questions)
 
 
 def test_questions_go_together_when_many_wait() -> None:
     """A decoder that takes 40 ms for a pass, however many are in it, keeps up with 100 questions a second."""
     times = replace(NOTHING, decoder_pass=0.04)
     load = Load(100, per_clip=50, gap=0.2)
-    together, alone = (Simulation(times, Deployment(together=n), load).run(60).quantile(0.95) for n in (16, 1))
+    together, alone = (played(times, Deployment(together=n), load, 60).quantile(0.95) for n in (16, 1))
     assert together < 0.15
     assert alone > 1
 
 
 def test_too_much_is_said_to_be_endless() -> None:
-    assert Simulation(TIMES, Deployment(), Load(10, per_clip=1)).run(300).quantile(0.95) == float("inf")
+    assert played(TIMES, Deployment(), Load(10, per_clip=1), 300).quantile(0.95) == float("inf")
 
 
 def test_a_plan_meets_its_bound_and_one_replica_less_does_not() -> None:

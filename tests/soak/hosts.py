@@ -20,6 +20,7 @@ from tests.deploy.manifests import ROOT
 
 BRIDGE = "dsr-hosts"
 NETWORK = "10.77.0"
+TOKEN = "of-the-hosts-of-one-test"  # Ray's own, without which no port of it answers
 SHARED = "/mnt"  # where every host sees the same folder
 RAY = Path(shutil.which("ray") or ROOT / ".venv" / "bin" / "ray")
 
@@ -70,6 +71,8 @@ class Host:
         start = [str(RAY), "start", "--block", f"--node-ip-address={self.address}", *options]
         environment = os.environ | {
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
         }
         with (self.shared / f"{self.name}.log").open("ab") as log:
@@ -124,7 +127,8 @@ class Cluster:
     """Ray Serve's REST API on the head."""
 
     def __init__(self, head: Host) -> None:
-        self._http = httpx.Client(base_url=f"http://{head.address}:8265", timeout=60)
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        self._http = httpx.Client(base_url=f"http://{head.address}:8265", headers=token, timeout=60)
 
     def nodes(self) -> set[str]:
         """Addresses of the hosts that are alive."""
