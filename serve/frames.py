@@ -53,7 +53,8 @@ class Frames:
 
     def report(self) -> Report:
         running = min(self._asked, self._settings.threads)
-        return Report(self.stats(), self._asked - running, running, work=float(self._asked))
+        refused = dict(self._pool.refused)
+        return Report(self.stats(), self._asked - running, running, work=float(self._asked), refused=refused)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -94,7 +95,8 @@ class Report:
     """Of one replica of a stage, now: its caches by name, and how many requests wait in it and are computed.
 
     `work`: see `serve.scaling`; `full`: share of the memory for keys and values that is held. Since the replica's
-    start: `passes` through its network and `items` in them. `device_bytes`: that torch has taken of a GPU.
+    start: `passes` through its network and `items` in them; `refused`: videos that it could not or would not decode, by
+    why. `device_bytes`: that torch has taken of a GPU.
     """
 
     caches: dict[str, CacheStats]
@@ -105,3 +107,4 @@ class Report:
     passes: int = 0
     items: int = 0
     device_bytes: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)

@@ -143,6 +143,7 @@ class _Stages(Collector):
         yield from (replicas, requests)
         yield from (self._figure(kind, *row) for kind, rows in FIGURES.items() for row in rows)
         yield from (self._caches(field, text) for field, text in CACHES.items())
+        yield self._refused()
 
     def _figure(self, kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, field: str, text: str) -> Metric:
         family = kind(name, text, labels=["stage"])
@@ -151,6 +152,13 @@ class _Stages(Collector):
                 values = [getattr(report, field) for report in reports]
                 # Fullness is no sum: the fullest replica is the one that makes others wait.
                 family.add_metric([stage], max(values) if field == "full" else sum(values))
+        return family
+
+    def _refused(self) -> Metric:
+        family = CounterMetricFamily("dsr_decode_failures", "Videos that were not decoded, by why", labels=["reason"])
+        refused = [report.refused for reports in self._reports.values() for report in reports]
+        for reason in sorted({reason for each in refused for reason in each}):
+            family.add_metric([reason], sum(each.get(reason, 0) for each in refused))
         return family
 
     def _caches(self, field: str, text: str) -> Metric:

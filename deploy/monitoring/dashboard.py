@@ -51,6 +51,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
                 [("{{stage}}", "rate(dsr_stage_items_total[5m]) / rate(dsr_stage_passes_total[5m])")],
             ),
             ("Memory for keys and values", "percentunit", [("{{stage}}", "dsr_stage_memory_full")]),
+            ("Videos not decoded", "ops", [("{{reason}}", "rate(dsr_decode_failures_total[5m])")]),
             ("GPU memory", "bytes", [("{{stage}}", "dsr_stage_device_bytes")]),
         ],
     ),

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -61,6 +61,7 @@ class Pool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
         self._ready: deque[Future[Child]] = deque()
         self._failure: SandboxError | None = None
+        self.refused: Counter[str] = Counter()  # videos, by why: a refusal's code, or how the child ended
         self._end = weakref.finalize(self, _abandon, self._launcher, self._thread, self._ready)
         try:
             self._thread.submit(self._launcher.begin).result()
@@ -186,6 +187,7 @@ class Pool:
             status = await asyncio.wrap_future(self._submit(self._launcher.end, child))
         except TimeoutError:
             log.warning("a decoder was killed after %s s", seconds)
+            self.refused["deadline"] += 1
             message = f"decoding the video takes longer than {seconds:g} s, which is the limit"
             raise Undecodable(message, field="video", limit=seconds) from None
         if status is None:
@@ -195,8 +197,10 @@ class Pool:
     def _died(self, status: int) -> Undecodable:
         if status == -signal.SIGXCPU:
             seconds = self._bounds.cpu_seconds
+            self.refused["processor_time"] += 1
             message = f"decoding the video takes more than {seconds} s of processor time, which is the limit"
             return Undecodable(message, field="video", limit=seconds)
+        self.refused["died"] += 1
         log.warning("a decoder died: %s", signal.strsignal(-status) if status < 0 else f"exit code {status}")
         return _broken()
 
@@ -205,15 +209,19 @@ class Pool:
             said = understand(answer, job.sampling, job.limits)
         except Lie as lie:
             log.warning("a decoder lied: %s", lie)
+            self.refused["lied"] += 1
             raise _broken() from None
         if isinstance(said, InputError):
+            self.refused[said.code] += 1
             raise said
         if isinstance(said, Failed):
             if said.memory:
                 limit = self._bounds.memory_bytes // MiB
+                self.refused["memory"] += 1
                 message = f"decoding the video takes more than {limit} MiB of memory, which is the limit"
                 raise Undecodable(message, field="video", limit=limit)
             log.warning("a decoder failed: %s", said.what)
+            self.refused["failed"] += 1
             raise _broken()
         return said
 

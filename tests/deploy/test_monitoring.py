@@ -25,7 +25,7 @@ def exported() -> set[str]:
     metrics.observe_request("/r", 200, 0.1, code="c")
     for metric in (metrics.STAGE_SECONDS, metrics.CACHE_RESULTS, metrics.TOKENS):
         metric.labels(*("x" for _ in metric._labelnames))
-    report = Report({"c": CacheStats(1, 1, 1, 1, 1, 1, 1)}, 1, 1)
+    report = Report({"c": CacheStats(1, 1, 1, 1, 1, 1, 1)}, 1, 1, refused={"died": 1})
     text = metrics.render(reports={"decoder": [report]})[0].decode()
     return set(re.findall(r"^(dsr_\w+)", text, re.M))
 

@@ -106,3 +106,10 @@ def test_figures_of_replicas_are_added_up_and_the_fullest_is_shown() -> None:
     for line in ('work{stage="decoder"} 4.0', 'memory_full{stage="decoder"} 0.9', 'passes_total{stage="decoder"} 5.0'):
         assert f"dsr_stage_{line}" in text
     assert 'dsr_stage_work{stage="encoder"}' not in text
+
+
+def test_what_replicas_did_not_decode_is_added_up_by_its_reason() -> None:
+    reports = [Report({}, 0, 0, refused={"deadline": 1, "not_a_video": 2}), Report({}, 0, 0, refused={"deadline": 3})]
+    text = metrics.render(reports={"frames": reports, "encoder": [Report({}, 0, 0)]})[0].decode()
+    assert 'dsr_decode_failures_total{reason="deadline"} 4.0' in text
+    assert 'dsr_decode_failures_total{reason="not_a_video"} 2.0' in text

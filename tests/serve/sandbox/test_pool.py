@@ -63,6 +63,7 @@ def test_a_refusal_is_what_it_is_in_process(
         video.read(data, Sampling(), limits)
     with orders.file(data) as file, pytest.raises(InputError) as there:
         run(pool.read(file, Sampling(), limits))
+    assert pool.refused[here.value.code] > 0
     assert type(there.value) is type(here.value)
     assert there.value.__dict__ == here.value.__dict__
 
@@ -71,6 +72,8 @@ def test_a_refusal_is_what_it_is_in_process(
 def test_a_decoder_that_dies_is_one_refusal_and_nobody_elses_trouble(
     order: str, run: Run[Any], pool: Pool, orders: Orders, clip_bytes: bytes
 ) -> None:
+    before = pool.refused["died"]
+
     async def both() -> list[Any]:
         with orders.file(clip_bytes) as good, orders.file(b"DO " + order.encode()) as bad:
             jobs = [pool.read(file, Sampling(), Limits()) for file in (good, bad, good, good)]
@@ -81,6 +84,7 @@ def test_a_decoder_that_dies_is_one_refusal_and_nobody_elses_trouble(
     assert (died.message, died.field) == ("the video cannot be decoded", "video")
     for clip in (first, *others):
         assert np.array_equal(clip.frames, first.frames)
+    assert pool.refused["died"] == before + 1
     pool.check()
 
 
@@ -103,6 +107,7 @@ def test_a_slow_decoder_is_killed_at_its_deadline_and_others_go_on(
     own.close()
     assert error.message == "decoding the video takes longer than 0.5 s, which is the limit"
     assert error.limit == 0.5
+    assert own.refused == {"deadline": 1}
     assert refused >= 0.5
     assert read < 10 > refused
 
@@ -120,9 +125,11 @@ LIES = [
 def test_a_lie_reaches_the_log_and_not_the_caller(
     order: str, run: Run[Any], pool: Pool, orders: Orders, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = pool.refused["lied"]
     with orders.file(b"DO " + order.encode()) as file, pytest.raises(Undecodable) as refusal:
         run(pool.read(file, Sampling(), Limits()))
     assert refusal.value.message == "the video cannot be decoded"
+    assert pool.refused["lied"] == before + 1
     assert any(record.message.startswith("a decoder lied") for record in caplog.records)
 
 
