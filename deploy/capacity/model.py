@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 
 from deploy.capacity.cores import SharedCores
 
-CHUNK_SECONDS = 0.1  # of a clip in the decoder, before answers have their turn
 STAGES = ("frames", "encoder", "selector", "decoder")
 
 
@@ -30,7 +29,8 @@ STAGES = ("frames", "encoder", "selector", "decoder")
 class Times:
     """Seconds of one replica. `*_clip`: for a clip that is new to it; `*_pass` and `*_each`: of a pass over questions,
     and for each in it; `edge`: of a request outside all stages (HTTP, calls between processes), which has cores of its
-    own where stages have, and nobody waits in line for it."""
+    own where stages have, and nobody waits in line for it; `decoder_chunk`: of a clip in the decoder, before answers
+    have their turn (`decoder.chunk_tokens`)."""
 
     frames_clip: float
     encoder_clip: float
@@ -41,6 +41,7 @@ class Times:
     decoder_pass: float
     decoder_each: float
     edge: float = 0.0
+    decoder_chunk: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Simulation:
 
     def _clip_task(self, clip: _Clip, stage: str, seconds: float, done: Callable[[], None]) -> None:
         owner, kind = clip.owner(len(self._replicas[stage])), f"clip {next(self._order)}"
-        chunk = min(seconds, CHUNK_SECONDS) if stage == "decoder" else seconds
+        chunk = min(seconds, self._times.decoder_chunk) if stage == "decoder" else seconds
         self._submit(Task(stage, owner, kind, chunk, 0.0, done, rest=seconds - chunk))
 
     def _submit(self, task: Task) -> None:
@@ -234,7 +235,7 @@ class Simulation:
     def _finish(self, stage: str, replica: _Replica, batch: list[Task]) -> None:
         for task in batch:
             if task.rest > 0:
-                chunk = min(task.rest, CHUNK_SECONDS)
+                chunk = min(task.rest, self._times.decoder_chunk)
                 replica.waiting.appendleft(replace(task, fixed=chunk, rest=task.rest - chunk))
             else:
                 task.done()

@@ -39,9 +39,11 @@ STAGES = ("frames", "encoder", "selector", "decoder")
 def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Record]:
     video, cores = clip.read_bytes(), _cores()
     yield median("capacity_cores", [cores], "cores", f"what one of {os.cpu_count()} does alone")
-    with running(_settings(checkpoint, store), port) as url, httpx.Client(base_url=url, timeout=600) as client:
+    settings = _settings(checkpoint, store)
+    with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
         wait_until_ready(url)
-        times = _times(client, [_uploaded(client, unseen(video, n)) for n in range(ALONE + 1)])
+        known = [_uploaded(client, unseen(video, n)) for n in range(ALONE + 1)]
+        times = _times(client, known, settings.decoder.chunk_tokens)
         yield from (median(f"capacity_{name}", [value], "s", "measured alone") for name, value in vars(times).items())
         load = Load(UTILISATION * cores / _seconds_each(times), PER_CLIP, GAP)
         questions = arrivals(load, SECONDS)
@@ -86,7 +88,7 @@ def _loops(seconds: float) -> int:
     return count
 
 
-def _times(client: httpx.Client, videos: list[str]) -> Times:
+def _times(client: httpx.Client, videos: list[str], chunk_tokens: int) -> Times:
     cold = [_timed(client, video, 0) for video in videos][1:]  # every stage's first call is slow
     warm = [_timed(client, video, 1) for video in videos][1:]
     with ThreadPoolExecutor(TOGETHER) as threads:
@@ -95,6 +97,7 @@ def _times(client: httpx.Client, videos: list[str]) -> Times:
         ]
     one, many = _stage(warm, "decoder"), _stage(crowd, "decoder")
     each = max(0.0, (many - one) / (TOGETHER - 1))
+    prefix = max(0.0, _stage(cold, "decoder") - one)
     select, shared = _stage(warm, "selector"), _stage(crowd, "selector")  # a batch's time is shared by its questions
     select_each = max(0.0, (TOGETHER * shared - select) / (TOGETHER - 1))
     return Times(
@@ -103,10 +106,11 @@ def _times(client: httpx.Client, videos: list[str]) -> Times:
         selector_clip=max(0.0, _stage(cold, "selector") - select),
         selector_pass=max(0.0, select - select_each),
         selector_each=select_each,
-        decoder_clip=max(0.0, _stage(cold, "decoder") - one),
+        decoder_clip=prefix,
         decoder_pass=max(0.0, one - each),
         decoder_each=each,
         edge=statistics.median(a["wall"] - a["timings"]["decoder"] - a["timings"]["selector"] for a in warm),
+        decoder_chunk=prefix * min(1.0, chunk_tokens / cold[0]["usage"]["video_tokens"]),
     )
 
 

@@ -44,7 +44,8 @@ def test_one_stage_alone_waits_as_queueing_theory_says(utilisation: float) -> No
 
 def test_what_shares_one_core_takes_as_long_as_all_of_it() -> None:
     outcome = played(TIMES, Deployment(cores=1), ALONE, 50_000)
-    assert min(outcome.cold) == pytest.approx(sum(vars(TIMES).values()))
+    every = sum(value for name, value in vars(TIMES).items() if name != "decoder_chunk")
+    assert min(outcome.cold) == pytest.approx(every)
 
 
 @pytest.mark.parametrize(("cores", "speed"), [(1, 0.5), (1.5, 0.75), (2, 1.0)])
@@ -54,6 +55,13 @@ def test_two_who_share_cores_go_on_at_the_same_speed(cores: float, speed: float)
     seconds = Simulation(times, Deployment(cores=cores)).run([(100.0, 0), (200.0, 1), (205.0, 0)], 400)
     assert seconds.warm == [pytest.approx(1 / speed)]
     assert seconds.cold[1] == pytest.approx(11 + 1 / speed - 1)  # the encoder was slower for as long as that took
+
+
+@pytest.mark.parametrize(("chunk", "expected"), [(0.2, 0.2), (1.0, 0.6), (5.0, 4.6)])
+def test_an_answer_waits_for_a_chunk_of_another_clip_and_not_for_all_of_it(chunk: float, expected: float) -> None:
+    times = replace(NOTHING, decoder_clip=5.0, decoder_pass=0.1, decoder_chunk=chunk)
+    seconds = Simulation(times, Deployment()).run([(100.0, 0), (200.0, 1), (200.5, 0)], 400)
+    assert seconds.warm == [pytest.approx(expected)]
 
 
 def test_a_known_load_is_what_was_asked_for() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -92,8 +92,13 @@ class Host:
         ip("link", "set", self.cable, "up")
 
     def destroy(self) -> None:
-        self._kill()
-        ip("netns", "del", self.name)
+        """Also what a test that was killed has left."""
+        if self.name in ip("netns", "list").split():
+            self._kill()
+            ip("netns", "del", self.name)
+        # The kernel takes a namespace apart, with its end of the cable, long after the last process in it has ended.
+        if self.cable in ip("link", "show"):
+            ip("link", "del", self.cable)
 
     def _kill(self) -> None:
         while pids := ip("netns", "pids", self.name).split():
@@ -112,14 +117,18 @@ class Host:
 def hosts(count: int, shared: Path) -> Iterator[list[Host]]:
     """Hosts 1 to `count`, which reach each other, and which this process reaches."""
     with ExitStack() as stack:
+        made = [Host(number, shared) for number in range(1, count + 1)]
+        for host in made:
+            host.destroy()
+        if BRIDGE in ip("link", "show"):
+            ip("link", "del", BRIDGE)
         ip("link", "add", BRIDGE, "type", "bridge")
         stack.callback(ip, "link", "del", BRIDGE)
         ip("addr", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
         ip("link", "set", BRIDGE, "up")
-        made = [Host(number, shared) for number in range(1, count + 1)]
         for host in made:
-            host.build()
             stack.callback(host.destroy)
+            host.build()
         yield made
 
 
@@ -129,6 +138,16 @@ class Cluster:
     def __init__(self, head: Host) -> None:
         token = {"Authorization": f"Bearer {TOKEN}"}
         self._http = httpx.Client(base_url=f"http://{head.address}:8265", headers=token, timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def hosts(self) -> set[str]:
+        """Addresses of those that have a running replica."""
+        return {address for there in self.placed().values() for address in there}
 
     def nodes(self) -> set[str]:
         """Addresses of the hosts that are alive."""
