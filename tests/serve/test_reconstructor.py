@@ -66,7 +66,11 @@ def test_a_clip_becomes_what_pi3_makes_of_its_frames(tmp_path: Path, frames: Fra
     # A pixel whose probability is that of the limit may be in one and not in the other.
     assert abs(scene.good - expected.good) <= 3
     assert (np.diff(scene.frames.astype(int)) >= 0).all()
-    assert [str(array.dtype) for array in (scene.positions, scene.colors, scene.frames)] == ["float32", "uint8", "uint16"]
+    assert [str(array.dtype) for array in (scene.positions, scene.colors, scene.frames)] == [
+        "float32",
+        "uint8",
+        "uint16",
+    ]
     assert scene.certainty.min() >= 25, "0.1 of 255"
     assert made.trace["reconstructor"].cache == made.trace["frames"].cache == "miss"
     assert made.trace["reconstructor"].seconds > 0
