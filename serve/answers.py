@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
 import secrets
-import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Protocol
 
-import pydantic
 from fastapi import Request
-from starlette.datastructures import UploadFile
 
 from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.prompt import asking
 from models.video import Sampling
 from serve import metrics, tracing
-from serve.errors import Deadline, Malformed, NotSupported, UnknownVideo
-from serve.keys import ClipKey, is_video_id
+from serve.clock import Clock
+from serve.errors import NotSupported
+from serve.intake import Intake
+from serve.keys import ClipKey
 from serve.media.fetch import Fetcher
 from serve.messages import Ask, Reply, Said
 from serve.problems import describe
-from serve.schemas import (
-    Answer,
-    AnswerParameters,
-    AnswerRequest,
-    Choice,
-    Explanation,
-    Span,
-    Usage,
-    parameters_from_form,
-    refusal,
-)
+from serve.schemas import REPEATED, Answer, AnswerParameters, AnswerRequest, Choice, Explanation, Span, Usage
 from serve.sse import Event, EventStream
-from serve.trace import Made
-from serve.videos import MAX_FORM_FIELDS, Videos, caller_of, described
+from serve.trace import Made, Trace
+from serve.videos import Videos, caller_of, described
 
-T = TypeVar("T")
 Events = AsyncGenerator[Said | Made[Reply], None]
 
 
@@ -72,7 +58,9 @@ class Answers:
     ) -> None:
         self._backend = backend
         self._videos = videos
-        self._fetcher = fetcher
+        self._intake = Intake(
+            videos, fetcher, AnswerParameters, AnswerRequest, self._refuse_no_geometry, lists=REPEATED
+        )
         self._model = model
         self._deadline_seconds = deadline_seconds
 
@@ -85,7 +73,7 @@ class Answers:
         """
         self._backend.knock(caller_of(request).name or "")
         clock = Clock(self._deadline_seconds)
-        parameters, video = await clock.within(self._read(request, clock))
+        parameters, video = await clock.within(self._intake.read(request, clock))
         clock.limit(parameters.timeout)
         ask = self.ask(parameters, video, caller_of(request).name, clock.deadline)
         if parameters.stream:
@@ -121,14 +109,7 @@ class Answers:
                 yield Event(problem.model_dump_json(), "error")
 
     def ask(self, parameters: AnswerParameters, video: str, caller: str | None, deadline: float) -> Ask:
-        """
-        Raises:
-            UnknownVideo: `video` is no id.
-            NotSupported: the model has no geometry to answer with, or to explain.
-        """
-        if not is_video_id(video):
-            raise UnknownVideo("no video of this id is held; upload it first", field="video.id", value=video)
-        self._refuse_no_geometry(parameters)
+        """What the decoder is asked."""
         # A drawn answer has a seed, so that another decoder can go on with it when one is lost.
         drawn = parameters.temperature > 0 and parameters.seed is None
         return Ask(
@@ -146,42 +127,6 @@ class Answers:
             deadline=deadline,
         )
 
-    async def _read(self, request: Request, clock: Clock) -> tuple[AnswerParameters, str]:
-        """The parameters and the id of the video, which is stored by then."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
-            return await self._read_json(request, clock)
-        if kind == "multipart/form-data":
-            return await self._read_form(request)
-        raise Malformed("send application/json or multipart/form-data", field="content-type", value=kind)
-
-    async def _read_json(self, request: Request, clock: Clock) -> tuple[AnswerParameters, str]:
-        body = await request.body()
-        with _refusing():
-            # In a thread: decoding 100 MB of base64 would hold up every other request for a quarter of a second.
-            asked = await asyncio.to_thread(AnswerRequest.model_validate_json, body)
-        if asked.video.id is not None:
-            await self._videos.check(asked.video.id, request)
-            return asked, asked.video.id
-        self._refuse_no_geometry(asked)
-        if asked.video.url is not None:
-            clock.limit(asked.timeout)
-            video = await clock.within(self._fetcher.keep(asked.video.url, "video.url"))
-            await self._videos.claim(video, request)
-            return asked, video
-        return asked, await self._videos.keep(io.BytesIO(asked.video.data or b""), request)
-
-    async def _read_form(self, request: Request) -> tuple[AnswerParameters, str]:
-        async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
-            fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-            with _refusing():
-                parameters = parameters_from_form(fields)
-            self._refuse_no_geometry(parameters)
-            file = form.get("video")
-            if not isinstance(file, UploadFile):
-                raise Malformed("the form has no file named video", field="video")
-            return parameters, await self._videos.keep(file.file, request)
-
     def _refuse_no_geometry(self, parameters: AnswerParameters) -> None:
         if self._model.selector is not None:
             return
@@ -195,44 +140,6 @@ class Answers:
         metrics.observe_answer(answer)
         tracing.note(request, made.trace)
         return answer
-
-
-class Clock:
-    """When a request came, and until when it must be answered. A request may ask for less time than `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self.arrived = time.time()
-        self._start = time.monotonic()
-        self._seconds = seconds
-
-    def limit(self, seconds: float | None) -> None:
-        self._seconds = min(self._seconds, seconds or self._seconds)
-
-    @property
-    def deadline(self) -> float:
-        """In seconds since 1970."""
-        return self.arrived + self._seconds
-
-    async def within(self, work: Awaitable[T]) -> T:
-        """
-        Raises:
-            Deadline: the request's time is over before `work` is; it is cancelled then.
-        """
-        rest = self._start + self._seconds - time.monotonic()
-        try:
-            async with asyncio.timeout(rest):
-                return await work
-        except TimeoutError:
-            raise Deadline(f"no answer within {self._seconds} s", limit=self._seconds) from None
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """What pydantic finds wrong, as the service's own error."""
-    try:
-        yield
-    except pydantic.ValidationError as error:
-        raise refusal(error.errors()) from None
 
 
 def as_answer(model: str, ask: Ask, made: Made[Reply], arrived: float) -> Answer:
@@ -254,20 +161,23 @@ def as_answer(model: str, ask: Ask, made: Made[Reply], arrived: float) -> Answer
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
         ),
-        timings={stage: work.seconds for stage, work in made.trace.items()},
-        spans=_spans(made, arrived),
-        cache={stage: work.cache for stage, work in made.trace.items()},
+        **worked(made.trace, arrived),
         video=described(ask.clip.video, reply.seen.facts, len(reply.seen.times)),
         explanation=_explanation(reply),
     )
 
 
-def _spans(made: Made[Reply], arrived: float) -> dict[str, Span]:
-    """Clocks of different machines may differ by more than a request takes: no span begins before its request."""
-    spans = {stage: work.span for stage, work in made.trace.items() if work.span is not None}
+def worked(trace: Trace, arrived: float) -> dict[str, Any]:
+    """What a response tells of the stages' work. `arrived`: when its request came, in seconds since 1970."""
+    spans = {stage: work.span for stage, work in trace.items() if work.span is not None}
     return {
-        stage: Span(start=max(0.0, began - arrived), end=max(0.0, ended - arrived))
-        for stage, (began, ended) in spans.items()
+        "timings": {stage: work.seconds for stage, work in trace.items()},
+        "cache": {stage: work.cache for stage, work in trace.items()},
+        # Clocks of different machines may differ by more than a request takes: no span begins before its request.
+        "spans": {
+            stage: Span(start=max(0.0, began - arrived), end=max(0.0, ended - arrived))
+            for stage, (began, ended) in spans.items()
+        },
     }
 
 

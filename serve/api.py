@@ -35,6 +35,8 @@ from serve.openapi import (
     ANSWER_EVENTS,
     CHAT_BODY,
     CHAT_EVENTS,
+    RECONSTRUCTION_BODY,
+    RECONSTRUCTION_FILES,
     VIDEO_BODY,
     Documented,
     Responses,
@@ -44,6 +46,8 @@ from serve.openapi import (
 )
 from serve.playground.routes import playground
 from serve.problems import install
+from serve.reconstructions import Reconstructing, Reconstructions
+from serve.scene_schemas import Reconstruction
 from serve.schemas import Answer, Video, VideoList
 from serve.settings import Ingress
 from serve.store import VideoStore
@@ -77,6 +81,7 @@ def create_app(
     model: ModelConfig,
     settings: Ingress,
     *,
+    reconstructor: Reconstructing | None = None,
     claims: Claims | None = None,
     sample: Path | None = None,
     fetcher: Fetcher | None = None,
@@ -84,8 +89,9 @@ def create_app(
 ) -> FastAPI:
     """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
 
-    `claims`: who has sent which video, where there are API keys. `sample`: a directory with a clip and a question, for
-    the page to begin with. `fetcher`: by default the one that the settings describe.
+    `reconstructor`: that stage, where there is one. `claims`: who has sent which video, where there are API keys.
+    `sample`: a directory with a clip and a question, for the page to begin with. `fetcher`: by default the
+    one that the settings describe.
 
     Raises:
         BadKeyFile: the settings name a key file that cannot be used.
@@ -104,15 +110,14 @@ def create_app(
     videos = Videos(backend, store, claims)
     gate = Gate(_capacity(settings))
     metrics.watch(gate)
-    asking = (
-        Admitted(backend, gate, Costs(model.frames)),
-        videos,
-        fetcher or Fetcher(settings.media_urls, store),
-        model,
-        settings.deadline_seconds,
-    )
+    fetcher = fetcher or Fetcher(settings.media_urls, store)
+    asking = (Admitted(backend, gate, Costs(model.frames)), videos, fetcher, model, settings.deadline_seconds)
     _add_answers(app, Answers(*asking))
     _add_chat(app, Chat(*asking))
+    room = Gate(_room(settings, reconstructor))
+    if reconstructor is not None:
+        metrics.watch(room, metrics.RECONSTRUCTIONS)
+    _add_reconstructions(app, Reconstructions(reconstructor, room, videos, fetcher, model, settings.deadline_seconds))
     _add_videos(app, videos)
     _add_operation(app, Operation(backend, model, settings))
     playground(app, sample)
@@ -142,6 +147,17 @@ def _capacity(settings: Ingress) -> Capacity:
     )
 
 
+def _room(settings: Ingress, stage: Reconstructing | None) -> Capacity:
+    """For reconstructions, in one ingress replica: one that each replica works on, and one that is ready for it."""
+    admission, replicas = settings.admission, 0 if stage is None else stage.settings.most_replicas
+    return Capacity(
+        patches=math.inf,
+        answers=max(1, 2 * replicas // settings.replicas),
+        waiting=admission.waiting // settings.replicas,
+        wait_seconds=admission.wait_seconds,
+    )
+
+
 def _add_answers(app: FastAPI, answers: Answers) -> None:
     route = app.post(
         "/v1/answers",
@@ -164,6 +180,17 @@ def _add_chat(app: FastAPI, chat: Chat) -> None:
     )
     complete(chat.complete)
     app.get("/v1/models", response_model=ModelList, responses=openai_errors(), tags=tags)(chat.models)
+
+
+def _add_reconstructions(app: FastAPI, reconstructions: Reconstructions) -> None:
+    route = app.post(
+        "/v1/reconstructions",
+        response_model=Reconstruction,
+        openapi_extra=RECONSTRUCTION_BODY,
+        responses={**RECONSTRUCTION_FILES, **guarded(400, 404, 413, 415, 422, 503, 504, 507)},
+        tags=["reconstructions"],
+    )
+    route(reconstructions.reconstruct)
 
 
 def _add_videos(app: FastAPI, videos: Videos) -> None:

@@ -1,7 +1,8 @@
 """The whole service on one screen: which stage asks which. Nothing else binds deployments.
 
 ingress ──► decoder ──┬──► frames
-                      └──► selector ──► encoder ──► frames
+        │             └──► selector ──► encoder ──► frames
+        └─► reconstructor ──► frames        (where the settings have one)
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from ray.serve.schema import LoggingConfig
 
 from models.checkpoint import locate
 from models.config import ModelConfig
+from models.errors import CheckpointError
 from models.layout import recognise
 from serve.decoder import Decoder
 from serve.encoder import Encoder
 from serve.frames import Frames
 from serve.ingress import Ingress
+from serve.reconstructor import Reconstructor
 from serve.routing import ClipRouter
 from serve.selector import Selector
-from serve.settings import Access, Admission, Autoscale, RoutedStage, Settings, Stage
+from serve.settings import Access, Admission, Autoscale, ReconstructorStage, RoutedStage, Settings, Stage
 
 REPORT_SECONDS = 1.0  # between two reports of a replica's work
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -35,7 +38,7 @@ def build(args: Settings | dict[str, Any]) -> Application:
     """The application for `serve.run`, or for `import_path: serve.app:build` in a Serve config with `args`.
 
     Raises:
-        CheckpointError: there is no checkpoint where the settings say.
+        CheckpointError: there is no checkpoint where the settings say, or one of another kind.
         RuntimeError: the environment asks Ray for a mode in which large tensors fail, or which needs API keys.
     """
     args = Settings.model_validate(args)  # Ray hands over what the config file has
@@ -58,7 +61,23 @@ def build(args: Settings | dict[str, Any]) -> Application:
         stages |= {"encoder": encoder, "selector": selector}
     decoder = deployed(Decoder, "decoder", args.decoder).bind(args.decoder, checkpoint, frames, selector)
     stages["decoder"] = decoder
-    return deployed(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages)
+    if args.reconstructor is not None:
+        weights = _pi3(args.reconstructor)
+        stages["reconstructor"] = deployed(Reconstructor, "reconstructor", args.reconstructor).bind(
+            args.reconstructor, weights, frames
+        )
+    return deployed(Ingress, "ingress", ingress).bind(ingress, store, checkpoint, stages, args.reconstructor)
+
+
+def _pi3(stage: ReconstructorStage) -> str:
+    """
+    Raises:
+        CheckpointError: what the settings name is no π³.
+    """
+    layout = recognise(locate(stage.checkpoint))
+    if layout.kind != "pi3":
+        raise CheckpointError(f"reconstructor.checkpoint: {layout.path} holds no π³ ({layout.kind})")
+    return str(layout.path.resolve())
 
 
 def _autoscaling(scale: Autoscale) -> AutoscalingConfig:

@@ -22,7 +22,7 @@ from models.config import ModelConfig
 from models.errors import NotAVideo, Undecodable
 from models.video import Sampling
 from serve import metrics, tracing
-from serve.answers import AdmittingBackend, Clock, Events, as_answer
+from serve.answers import AdmittingBackend, Events, as_answer
 from serve.chat_schemas import (
     AssistantMessage,
     ChatChunk,
@@ -40,6 +40,7 @@ from serve.chat_schemas import (
     TokenLogprob,
     TopLogprob,
 )
+from serve.clock import Clock
 from serve.errors import Malformed, NotSupported, UnknownVideo
 from serve.keys import ClipKey, is_video_id
 from serve.media.fetch import Fetcher

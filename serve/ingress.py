@@ -21,9 +21,11 @@ from serve.access.claims import Claims
 from serve.api import create_app
 from serve.calls import LOST, Again, call, stream
 from serve.errors import NotReady, ServiceError
-from serve.messages import Ask, Reply, Report, Said
+from serve.keys import ClipKey
+from serve.messages import Ask, Reply, Report, Said, Scene
+from serve.reconstructions import Reconstructing
 from serve.settings import Ingress as IngressSettings
-from serve.settings import Store
+from serve.settings import ReconstructorStage, Store
 from serve.store import open_store
 from serve.trace import Made
 
@@ -60,6 +62,9 @@ class Stages:
                         yield Said(new, item.tokens)
                 else:
                     yield item
+
+    async def reconstruct(self, clip: ClipKey, points: int) -> Made[Scene]:
+        return await call(self._stages["reconstructor"].reconstruct, clip, points, clip=clip)
 
     async def probe(self, video: str) -> VideoFacts:
         return await call(self._stages["frames"].probe, video)
@@ -109,14 +114,21 @@ async def _everywhere(handle: DeploymentHandle, method: str, *args: Any) -> list
 @serve.ingress()
 class Ingress:
     def __init__(
-        self, settings: IngressSettings, store: Store, checkpoint: str, stages: dict[str, DeploymentHandle]
+        self,
+        settings: IngressSettings,
+        store: Store,
+        checkpoint: str,
+        stages: dict[str, DeploymentHandle],
+        reconstructor: ReconstructorStage | None = None,
     ) -> None:
+        behind = Stages(stages, serve.get_replica_context().app_name)
         self._arguments = (
-            Stages(stages, serve.get_replica_context().app_name),
+            behind,
             open_store(store),
             recognise(Path(checkpoint)).model,
             settings,
         )
+        self._reconstructor = None if reconstructor is None else Reconstructing(behind, reconstructor)
         self._claims = Claims(store) if settings.access.keys_file is not None else None
         self._sample = Path(checkpoint) / "sample"
 
@@ -125,4 +137,10 @@ class Ingress:
         return metrics.edge()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(*self._arguments, claims=self._claims, sample=self._sample, behind_ray=True)
+        return create_app(
+            *self._arguments,
+            reconstructor=self._reconstructor,
+            claims=self._claims,
+            sample=self._sample,
+            behind_ray=True,
+        )

@@ -204,8 +204,9 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def _plan(settings: Settings) -> str:
-    stages = ("frames", "encoder", "selector", "decoder")
-    return ", ".join(f"{getattr(settings, stage).replicas} {stage}" for stage in stages)
+    stages = ("frames", "encoder", "selector", "decoder", "reconstructor")
+    found = ((name, getattr(settings, name)) for name in stages)
+    return ", ".join(f"{stage.replicas} {name}" for name, stage in found if stage is not None)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -88,6 +88,39 @@ class Reply:
     finish: Literal["stop", "length"] = "stop"
     tokens: tuple[Likely, ...] = ()
     explanation: Explanation | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A clip in 3D: F cameras and K points, in the world of the first camera (OpenCV's axes, the scale is free)."""
+
+    seen: Seen
+    size: tuple[int, int]
+    """Width and height of the frames that it is made of, in pixels."""
+    poses: np.ndarray
+    """float32 [F, 4, 4] camera to world."""
+    confidence: np.ndarray
+    """float32 [F]: mean over a frame's pixels of the probability that their points are good."""
+    positions: np.ndarray
+    """float32 [K, 3]."""
+    colors: np.ndarray
+    """uint8 [K, 3] RGB."""
+    frames: np.ndarray
+    """uint16 [K]: the camera that saw a point."""
+    certainty: np.ndarray
+    """uint8 [K]: the probability that a point is good, times 255."""
+    good: int
+    """Pixels with a good point, of which K are here."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.poses, self.positions, self.colors, self.frames, self.certainty))
+
+    def sample(self, most: int) -> Scene:
+        """The first `most` points, by frame. Of points in an even order: an even sample."""
+        kept = np.argsort(self.frames[:most], kind="stable")
+        names = ("positions", "colors", "frames", "certainty")
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ CACHES = {
     "max_bytes": "What they may take, over all replicas",
 }
 ADMISSION = Gauge("dsr_admission_requests", "Questions that wait or are worked on", ["state"], registry=REGISTRY)
+RECONSTRUCTIONS = Gauge(
+    "dsr_reconstruction_requests", "Reconstructions that wait or are worked on", ["state"], registry=REGISTRY
+)
 # Of each stage, over its replicas: name, field of `serve.messages.Report`, meaning.
 FIGURES: dict[type[GaugeMetricFamily | CounterMetricFamily], list[tuple[str, str, str]]] = {
     GaugeMetricFamily: [
@@ -75,18 +78,23 @@ def observe_answer(answer: Answer) -> None:
 
     Kinds of tokens: `video`, `geometry`, `prompt` (all of it, with those two) and `completion`.
     """
-    for stage, seconds in answer.timings.items():
-        STAGE_SECONDS.labels(stage).observe(seconds)
-    for stage, result in answer.cache.items():
-        CACHE_RESULTS.labels(stage, result).inc()
+    observe_stages(answer.timings, answer.cache)
     for kind in ("video", "geometry", "prompt", "completion"):
         TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
 
 
-def watch(gate: Gate) -> None:
+def observe_stages(timings: Mapping[str, float], cache: Mapping[str, str]) -> None:
+    """Seconds of each stage's work for one request, and what its cache said."""
+    for stage, seconds in timings.items():
+        STAGE_SECONDS.labels(stage).observe(seconds)
+    for stage, result in cache.items():
+        CACHE_RESULTS.labels(stage, result).inc()
+
+
+def watch(gate: Gate, gauge: Gauge = ADMISSION) -> None:
     """Its load is looked at whenever the metrics are read."""
-    ADMISSION.labels("waiting").set_function(lambda: gate.load[0])
-    ADMISSION.labels("running").set_function(lambda: gate.load[1])
+    gauge.labels("waiting").set_function(lambda: gate.load[0])
+    gauge.labels("running").set_function(lambda: gate.load[1])
 
 
 def edge() -> list[Metric]:

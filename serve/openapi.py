@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from serve.chat_schemas import ChatChunk, ChatRequest, OpenAIError
 from serve.guard import REQUEST_ID_HEADER
 from serve.problems import MEDIA_TYPE
+from serve.scene_schemas import MEDIA_TYPES, ReconstructionParameters, ReconstructionRequest
 from serve.schemas import AnswerParameters, AnswerRequest, Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -149,6 +150,21 @@ CHAT_BODY = _body(
         }
     }
 )
+_FEW = {"frames": 16, "points": 20_000}
+RECONSTRUCTION_BODY = _body(
+    {
+        "application/json": {
+            "schema": inlined(ReconstructionRequest.model_json_schema()),
+            "examples": {
+                "json": {"summary": "cameras and packed points", "value": {**_BY_ID, **_FEW}},
+                "glb": {"summary": "a file for viewers", "value": {**_BY_ID, "format": "glb"}},
+            },
+        },
+        "multipart/form-data": _form(
+            ReconstructionParameters.model_json_schema()["properties"], [], {**_FEW, "format": "ply"}
+        ),
+    }
+)
 VIDEO_BODY = _body({"multipart/form-data": _form({}, [], {})})
 
 _WORDS = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -167,6 +183,8 @@ CHAT_EVENTS = events(
     _event({"$ref": "#/components/schemas/OpenAIError"}),
     {"type": "object", "properties": {"data": {"const": "[DONE]"}}, "required": ["data"]},
 )
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+RECONSTRUCTION_FILES: Responses = {200: {"content": {MEDIA_TYPES["ply"]: _FILE, MEDIA_TYPES["glb"]: _FILE}}}
 
 
 class Documented(FastAPI):

@@ -3,12 +3,13 @@
 A request is no measure: a cold clip of 32 frames is a thousand times a cached one. Each replica reports its `work` in
 its stage's own unit (`record_autoscaling_stats`) and, where it has a memory that fills up, how `full` that is:
 
-| stage    | work                                       |
-|----------|--------------------------------------------|
-| frames   | videos that wait or are decoded            |
-| encoder  | patches that wait or are encoded           |
-| selector | questions that wait or are selected for    |
-| decoder  | answers that wait or are written; `full`   |
+| stage         | work                                       |
+|---------------|--------------------------------------------|
+| frames        | videos that wait or are decoded            |
+| encoder       | patches that wait or are encoded           |
+| selector      | questions that wait or are selected for    |
+| decoder       | answers that wait or are written; `full`   |
+| reconstructor | patches that wait or are reconstructed     |
 
 Ray averages these over a few seconds, asks `ByWork`, and applies the delays of the settings to what it says.
 """

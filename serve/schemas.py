@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncoderProtocol, Field, ValidationError
 from pydantic.functional_validators import BeforeValidator, model_validator
@@ -21,12 +21,16 @@ MAX_OPTION_CHARS = 500
 MAX_FRAMES = 256
 MAX_TOKENS = 4096
 MAX_STOPS, MAX_STOP_CHARS = 16, 200
+REPEATED = ("options", "stop")  # fields of a question that may stand in a form several times
 _BOUNDS = ("le", "lt", "ge", "gt", "max_length", "min_length")
 _PLACES = ("body", "query", "path", "header", "cookie")  # where FastAPI says that a field stands
 _ONE_SOURCE: list[Any] = [
     {"required": [name], "properties": {name: {"type": "string"}}} for name in ("id", "data", "url")
 ]
 _ID = "vid_9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+P = TypeVar("P", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -156,12 +160,17 @@ class AnswerRequest(AnswerParameters):
 
 
 def parameters_from_form(fields: Iterable[tuple[str, str]]) -> AnswerParameters:
-    """The parameters from a multipart form's text fields: `options` and `stop` may repeat, the others may not.
+    """`from_form` for a question, whose `options` and `stop` may repeat."""
+    return from_form(AnswerParameters, fields, REPEATED)
+
+
+def from_form(kind: type[P], fields: Iterable[tuple[str, str]], repeated: Sequence[str] = ()) -> P:
+    """The parameters from a multipart form's text fields, of which those in `repeated` may repeat, the others not.
 
     A number or a boolean may be written as text. Raises what `refusal` makes, and Malformed for a repeated field.
     """
     given: dict[str, Any] = {}
-    lists: dict[str, list[str]] = {"options": [], "stop": []}
+    lists: dict[str, list[str]] = {name: [] for name in repeated}
     for name, text in fields:
         if name in lists:
             lists[name].append(text)
@@ -170,7 +179,7 @@ def parameters_from_form(fields: Iterable[tuple[str, str]]) -> AnswerParameters:
         else:
             given[name] = text
     try:
-        return AnswerParameters.model_validate({**given, **lists}, strict=False)
+        return kind.model_validate({**given, **lists}, strict=False)
     except ValidationError as error:
         raise refusal(error.errors()) from None
 

@@ -51,6 +51,10 @@ class Stage(Strict):
     max_ongoing: Annotated[int, Field(ge=1, description="requests that one replica works on at a time")] = 16
     max_queued: Annotated[int, Field(ge=1, description="requests that each caller may have waiting")] = 128
 
+    @property
+    def most_replicas(self) -> int:
+        return self.autoscale.most if self.autoscale else self.replicas
+
 
 class Routing(Strict):
     """Which replica of a stage gets the requests about a clip: `serve.ring`. The defaults do for any number of them."""
@@ -150,6 +154,20 @@ class DecoderStage(ModelStage):
     running: Annotated[int, Field(ge=1, description="answers that are written side by side")] = 64
     batch_tokens: Annotated[int, Field(ge=1, description="tokens of one forward pass over questions")] = 1024
     chunk_tokens: Annotated[int, Field(ge=1, description="of a clip in one pass: how long it holds up others")] = 512
+
+
+class ReconstructorStage(ModelStage):
+    """The whole of π³, for cameras and points: 959 M parameters as published. What is kept of a clip has 18 bytes for
+    each of half a million points at most."""
+
+    checkpoint: Annotated[str, Field(description="directory with π³'s weights, or a hub id")]
+    # Attention over all frames: twice the frames take up to four times as long.
+    max_frames: Annotated[int, Field(ge=1, le=256, description="of one clip")] = 64
+    min_confidence: Annotated[float, Field(ge=0, le=1, description="probability below which a point is dropped")] = 0.1
+    max_step: Annotated[
+        float, Field(gt=0, description="of its depth: how much that may change around a pixel whose point is kept")
+    ] = 0.03
+    max_queued: Annotated[int, Field(ge=1, description="requests that each caller may have waiting")] = 32
 
 
 class Access(Strict):
@@ -273,6 +291,9 @@ class Settings(Strict):
     encoder: EncoderStage = EncoderStage()
     selector: SelectorStage = SelectorStage()
     decoder: DecoderStage = DecoderStage()
+    reconstructor: Annotated[
+        ReconstructorStage | None, Field(description="None: POST /v1/reconstructions is refused")
+    ] = None
     ingress: Ingress = Ingress()
     logs: Annotated[
         Literal["text", "json"], Field(description="of every replica; json has the request's id in each line of it")
@@ -284,5 +305,6 @@ class Settings(Strict):
     @property
     def cpus(self) -> float:
         """CPU cores that all replicas reserve together."""
-        stages = (self.frames, self.encoder, self.selector, self.decoder, self.ingress)
-        return sum((stage.autoscale.most if stage.autoscale else stage.replicas) * stage.cpus for stage in stages)
+        stages: list[Stage] = [self.frames, self.encoder, self.selector, self.decoder, self.ingress]
+        stages += [self.reconstructor] if self.reconstructor else []
+        return sum(stage.most_replicas * stage.cpus for stage in stages)

@@ -22,7 +22,7 @@ def test_import_rules_hold() -> None:
 
 
 def test_only_the_app_sees_every_stage() -> None:
-    stages = {"frames", "encoder", "selector", "decoder", "ingress"}
+    stages = {"frames", "encoder", "selector", "decoder", "reconstructor", "ingress"}
     for path in (ROOT / "serve").glob("*.py"):
         if path.stem == "app":
             continue

@@ -68,6 +68,21 @@ export class Service {
     throw new Problem({ title: "No answer", detail: "the stream ended before the answer was complete" });
   }
 
+  /** A clip's cameras and points: the JSON of `POST /v1/reconstructions`. */
+  async reconstruct(asked, signal) {
+    return (await this.#reconstruction(asked, signal)).json();
+  }
+
+  /** The same as a Blob, with `format` "ply" or "glb". */
+  async sceneFile(asked, signal) {
+    return (await this.#reconstruction(asked, signal)).blob();
+  }
+
+  #reconstruction(asked, signal) {
+    const headers = { "Content-Type": "application/json" };
+    return this.#fetch("v1/reconstructions", { method: "POST", headers, body: JSON.stringify(asked), signal });
+  }
+
   /** A response with a status below 300; anything else is a Problem. */
   async #fetch(path, options) {
     let response;

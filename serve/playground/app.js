@@ -7,6 +7,7 @@ import { listenForFiles } from "./files.js";
 import { Form } from "./form.js";
 import { Explanation, Overlay } from "./heat.js";
 import { History } from "./history.js";
+import { Space } from "./space.js";
 import { Strip } from "./strip.js";
 import { showWaterfall } from "./waterfall.js";
 
@@ -21,7 +22,9 @@ const strip = new Strip((time) => clip.goTo(time));
 const clip = new Clip(service, (time) => {
   overlay.goTo(time);
   strip.goTo(time);
+  space.goTo(time);
 });
+const space = new Space(service, clip, (time) => clip.goTo(time), keyFor);
 let running = null; // AbortController of the upload or question under way
 let sample = null;
 let retry = ask; // what failed for want of a key, or of luck
@@ -60,6 +63,12 @@ function failed(error) {
   view.askForKey(error.problem.status === 401);
 }
 
+/** A part of the page wants a key; then it goes on with `again`. */
+function keyFor(again) {
+  retry = again;
+  view.askForKey(true);
+}
+
 function setClip(file) {
   running?.abort();
   running = null;
@@ -67,6 +76,7 @@ function setClip(file) {
   clip.load(file);
   show(find("#use-sample"), sample !== null && file !== sample.file);
   strip.load(clip.url);
+  space.clear();
   history.clear();
   showAnswer(null);
   view.clear();
@@ -170,6 +180,7 @@ async function watch() {
   try {
     const { model, stages } = await service.ready();
     if (!stages.includes("selector")) form.withoutGeometry();
+    space.offer(stages.includes("reconstructor"));
     status.className = "ready";
     status.lastElementChild.textContent = `${model} · ${stages.length} stages ready`;
   } catch (error) {

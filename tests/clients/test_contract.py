@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dsr_client
 import httpx
+import numpy as np
 import pytest
 from dsr_client import (
     Answer,
@@ -36,6 +37,7 @@ from tests.clips import make_clip
 ray = pytest.importorskip("ray")
 
 from serve.local import read_settings, running, wait_until_ready  # noqa: E402
+from serve.settings import ReconstructorStage  # noqa: E402
 
 QUESTION = "How does the distance between the white square and the camera change?"
 OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant."]
@@ -45,14 +47,16 @@ SOURCE = str(Path(dsr_client.__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The laptop's settings, but with a store of its own and a small body limit."""
+    """The laptop's settings, but with a store of its own, a small body limit and a reconstructor of random weights,
+    which have no smooth surface: with the usual limit every pixel would lie at an edge."""
     store = {"url": str(tmp_path_factory.mktemp("store")), "max_bytes": 50_000_000}
     settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
     ingress = settings.ingress.model_copy(update={"max_body_bytes": 3_000_000})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    with running(settings.model_copy(update={"ingress": ingress}), port) as url:
+    stage = ReconstructorStage(checkpoint="tests/golden/pi3", cpus=0.1, threads=1, max_step=1000.0)
+    with running(settings.model_copy(update={"ingress": ingress, "reconstructor": stage}), port) as url:
         wait_until_ready(url)
         yield url
 
@@ -222,7 +226,26 @@ def test_the_service_takes_the_clients_request_id(client: Client) -> None:
 
 def test_health_names_model_and_stages(client: Client) -> None:
     health = client.health()
-    assert (health.ready, health.model, set(health.stages)) == (True, "dsr-tiny", STAGES)
+    assert (health.ready, health.model, set(health.stages)) == (True, "dsr-tiny", STAGES | {"reconstructor"})
+
+
+def test_a_clip_is_reconstructed_and_saved_as_the_service_writes_it(
+    client: Client, url: str, clip: Path, tmp_path: Path
+) -> None:
+    scene = client.reconstruct(clip, points=300, frames=4)
+    assert (len(scene.points), len(scene.cameras)) == (300, 4)
+    assert scene.cameras[0].position == (0, 0, 0)
+    assert np.isfinite(np.asarray(scene.points.positions)).all()
+    again = client.reconstruct(clip.read_bytes(), points=300, frames=4)
+    assert again.cache == {"reconstructor": "hit"}
+    assert again.points == scene.points
+    for kind in ("ply", "glb"):
+        asked = {"video": {"id": scene.video.id}, "points": 300, "frames": 4, "format": kind}
+        written = httpx.post(f"{url}/v1/reconstructions", json=asked, timeout=60).content
+        assert scene.save(tmp_path / f"scene.{kind}").read_bytes() == written
+    with pytest.raises(Unprocessable, match="at most 64 are reconstructed together") as limits:
+        client.reconstruct(clip, frames=65)
+    assert (limits.value.field, limits.value.limit) == ("frames", 64)
 
 
 def test_the_command_answers_benches_and_deletes(url: str, clip: Path, tmp_path: Path) -> None:
@@ -243,6 +266,10 @@ def test_the_command_answers_benches_and_deletes(url: str, clip: Path, tmp_path:
     report = json.loads(dsr("bench", str(clip), QUESTION, *options, "-n", "8", "-c", "4", "--json").stdout)
     assert (report["answered"], report["failures"]) == (8, {})
     assert report["cache_hits"]["decoder"] == 1
+    saved = dsr("reconstruct", str(clip), "--out", str(tmp_path / "scene.glb"), "--points", "50", "--frames", "2")
+    assert (saved.returncode, saved.stderr) == (0, "")
+    assert "50 of" in saved.stdout
+    assert (tmp_path / "scene.glb").read_bytes().startswith(b"glTF")
     refused = dsr("ask", str(clip), QUESTION, "--frames", "100000")
     assert refused.returncode == 1
     assert refused.stderr.startswith("dsr: Out of limits: frames")

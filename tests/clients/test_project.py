@@ -11,6 +11,7 @@ import dsr_client
 import pytest
 from dsr_client._cli._arguments import parser
 
+from tests.clients.test_reconstruct import reconstruction
 from tests.clients.wire import Reply, Wire, answer, event, video
 from tests.clips import make_clip
 
@@ -62,7 +63,7 @@ def test_the_readmes_other_examples_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DSR_URL", wire.url)
     make_clip("clip.mp4", seconds=1, fps=10)
-    streamed, explained = EXAMPLES[1:]
+    streamed, explained, reconstructed = EXAMPLES[1:]
     wire.script(Reply(video(), 201), Reply([event("token", {"text": "A car."}), event("answer", answer())]))
     _run(streamed)
     assert capsys.readouterr().out.startswith("A car.\n\nUsage(")
@@ -70,6 +71,10 @@ def test_the_readmes_other_examples_run(
     wire.script(Reply(video(), 201), Reply(answer(explanation=looked)))
     _run(explained)
     assert Path("looked-at.png").read_bytes().startswith(b"\x89PNG")
+    wire.script(Reply(video(), 201), Reply(reconstruction()))
+    _run(reconstructed)
+    assert capsys.readouterr().out.startswith("200 points, 4 cameras, the last at (")
+    assert Path("scene.glb").read_bytes().startswith(b"glTF")
 
 
 def test_the_readmes_commands_are_ones_that_the_command_knows() -> None:

@@ -20,6 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from serve.playground.routes import playground
+from serve.reconstructions import as_reconstruction
+from serve.scene_files import ply
+from serve.trace import Made
+from tests.serve.scenes import sphere
 
 SAMPLE = Path("models/tiny/sample")
 VIDEO = {
@@ -103,6 +107,9 @@ class Canned:
     unready: int = 0
     """How often /readyz says 503 first."""
     stages: tuple[str, ...] = ("frames", "encoder", "selector", "decoder")
+    scenes: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked to be reconstructed."""
+    scene_refusals: list[Response] = field(default_factory=list)
     cancelled: int = 0
     """Streams that ended because nobody listened any more."""
 
@@ -111,6 +118,7 @@ class Canned:
         app.add_route("/readyz", self._ready)
         app.add_route("/v1/videos", self._upload, methods=["POST"])
         app.add_route("/v1/answers", self._answer, methods=["POST"])
+        app.add_route("/v1/reconstructions", self._reconstruct, methods=["POST"])
         playground(app, sample)
         return app
 
@@ -131,6 +139,19 @@ class Canned:
         if self.refusals:
             return self.refusals.pop(0)
         return StreamingResponse(self._stream(self.asked[-1]), media_type="text/event-stream")
+
+    async def _reconstruct(self, request: Request) -> Response:
+        """A sphere, seen by eight cameras on an arc around it."""
+        self.scenes.append(await request.json())
+        self.keys.append(request.headers.get("authorization"))
+        await asyncio.sleep(self.pause)
+        if self.scene_refusals:
+            return self.scene_refusals.pop(0)
+        scene = sphere(frames=8, points=20_000)
+        if self.scenes[-1].get("format") == "ply":
+            return Response(ply(scene), media_type="model/ply")
+        told = as_reconstruction(str(VIDEO["id"]), Made(scene.sample(20_000)), 0.0)
+        return Response(told.model_dump_json(), media_type="application/json")
 
     async def _stream(self, asked: dict[str, Any]) -> AsyncIterator[bytes]:
         whole = answer(asked, warm=len(self.asked) > 1)

@@ -102,6 +102,7 @@ ROUTES = [
     ("GET", "/metrics"),
     ("POST", "/v1/answers"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/reconstructions"),
     ("GET", "/v1/models"),
     ("POST", "/v1/videos"),
     ("GET", "/v1/videos"),

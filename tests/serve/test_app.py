@@ -67,6 +67,25 @@ def test_a_base_model_is_served_without_encoder_and_selector(tmp_path: Path) -> 
     assert set(graph(build(settings))) == {"ingress", "frames", "decoder"}
 
 
+def test_a_reconstructor_is_there_where_the_settings_have_one_and_asks_the_frames_alone(tmp_path: Path) -> None:
+    settings = {"store": {"url": str(tmp_path)}, "reconstructor": {"checkpoint": "tests/golden/pi3", "replicas": 2}}
+    bound = graph(build(settings))
+    assert bound["reconstructor"][1] == {"frames"}
+    assert "reconstructor" in bound["ingress"][1]
+    assert bound["reconstructor"][0].num_replicas == 2
+    router = bound["reconstructor"][0]._deployment_config.request_router_config
+    assert router.request_router_class == "serve.routing.ClipRouter"
+    stage = bound["reconstructor"][0].init_args[1]
+    assert Path(stage).is_absolute(), "replicas may have another working directory"
+    assert Settings.model_validate(settings).cpus == Settings().cpus + 2 * 0.5
+
+
+@pytest.mark.parametrize("checkpoint", ["models/tiny", "models/tiny/decoder"])
+def test_a_reconstructor_needs_pi3(checkpoint: str) -> None:
+    with pytest.raises(CheckpointError, match=r"reconstructor\.checkpoint: .* holds no π³"):
+        build({"reconstructor": {"checkpoint": checkpoint}})
+
+
 def test_a_missing_checkpoint_is_named() -> None:
     with pytest.raises(CheckpointError, match="no/such/place"):
         build(Settings(checkpoint="no/such/place"))
@@ -116,6 +135,7 @@ def test_a_ray_mode_that_breaks_large_tensors_is_refused(name: str, monkeypatch:
         ("models", ("torch", "transformers", "av")),
         ("models.config", ("torch", "transformers", "av")),
         ("serve.settings", ("torch", "ray")),
+        ("serve.reconstructions", ("torch", "ray")),
         ("serve.ring", ("torch", "ray")),
         ("serve.routing", ("torch", "transformers")),
         ("models.vlm", ("ray", "fastapi", "pydantic_settings")),

@@ -19,6 +19,7 @@ NAMES = {
     "dsr_rejects_total": ["code"],
     "dsr_requests_in_flight": [],
     "dsr_admission_requests": ["state"],
+    "dsr_reconstruction_requests": ["state"],
 }
 
 

@@ -35,17 +35,20 @@ from models.layout import recognise
 from models.video import VideoFacts
 from serve.api import create_app
 from serve.messages import Ask, Reply
-from serve.settings import Access, Ingress
+from serve.reconstructions import Reconstructing
+from serve.scene_schemas import MEDIA_TYPES
+from serve.settings import Access, Ingress, ReconstructorStage
 from serve.store import FileStore
 from serve.trace import Made, Work
-from tests.serve.backends import REPLY, SpeakingBackend
+from tests.serve.backends import REPLY
+from tests.serve.scenes import Shaping
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 RENEW = "changed on purpose? python -m tests.serve.test_openapi"
 EXAMPLES, MANY_EXAMPLES = 20, 2000
 
 
-class Healthy(SpeakingBackend):
+class Healthy(Shaping):
     """All that the document tells of, without the hanging and failing of its parents."""
 
     async def answer(self, ask: Ask) -> Made[Reply]:
@@ -58,7 +61,9 @@ class Healthy(SpeakingBackend):
 def application(store: Path, backend: Healthy | None = None) -> FastAPI:
     model = recognise(Path("models/tiny")).model
     settings = Ingress(max_body_bytes=10_000_000, allow_flush=True, access=Access(open=True))
-    return create_app(backend or Healthy(), FileStore(str(store), 10_000_000, 3600), model, settings)
+    backend = backend or Healthy()
+    held, stage = FileStore(str(store), 10_000_000, 3600), ReconstructorStage(checkpoint="tests/golden/pi3")
+    return create_app(backend, held, model, settings, reconstructor=Reconstructing(backend, stage))
 
 
 def document() -> dict[str, Any]:
@@ -154,11 +159,12 @@ def bodies() -> list[tuple[str, str, Any]]:
 @pytest.mark.parametrize(("path", "kind", "body"), bodies())
 @pytest.mark.parametrize("stream", [False, True])
 def test_every_example_of_a_body_is_answered(tmp_path: Path, path: str, kind: str, body: Any, stream: bool) -> None:
-    asked = body if path == "/v1/videos" else {**body, "stream": stream}
+    may_stream = path in ("/v1/answers", "/v1/chat/completions")
+    asked = {**body, "stream": stream} if may_stream else body
     response = answered(tmp_path, "POST", path, body=asked, media_type=kind)
     assert response.status_code in (200, 201)
-    streamed = stream and path != "/v1/videos"
-    assert response.headers["content-type"][0].startswith("text/event-stream" if streamed else "application/json")
+    expected = "text/event-stream" if stream and may_stream else MEDIA_TYPES[body.get("format", "json")]
+    assert response.headers["content-type"][0].startswith(expected)
 
 
 def test_a_video_that_is_held_is_told_of_and_deleted_as_the_document_says(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from models.vlm import VisionLanguageModel
 
 QUESTION = "How does the distance between the white square and the camera change?"
 OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
-TINY = "models/tiny"
+TINY, PI3 = "models/tiny", "tests/golden/pi3"
+ROUGH = 1000.0  # random weights have no smooth surface: with the usual limit every pixel would lie at an edge
 
 
 def held(store: Path) -> set[str]:

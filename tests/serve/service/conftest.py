@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from models.vlm import VisionLanguageModel
-from serve.settings import Traces
+from serve.settings import ReconstructorStage, Traces
 from tests.collector import Collector, collecting
-from tests.serve.service.asking import TINY
+from tests.serve.service.asking import PI3, ROUGH, TINY
 
 
 def free_port() -> int:
@@ -34,7 +34,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="package")
 def service(store: Path, collector: Collector) -> Iterator[httpx.Client]:
-    """The laptop's settings, but with two selectors, a store of its own, a small body limit, and traces."""
+    """The laptop's settings, but with two selectors, a reconstructor of random weights, a store of its own, a small
+    body limit, and traces."""
     pytest.importorskip("ray")
     from serve.local import read_settings, running, wait_until_ready
 
@@ -42,6 +43,7 @@ def service(store: Path, collector: Collector) -> Iterator[httpx.Client]:
     settings = settings.model_copy(
         update={
             "selector": settings.selector.model_copy(update={"replicas": 2}),
+            "reconstructor": ReconstructorStage(checkpoint=PI3, cpus=0.1, threads=1, max_step=ROUGH),
             "ingress": settings.ingress.model_copy(
                 update={"max_body_bytes": 3_000_000, "traces": Traces(endpoint=collector.endpoint)}
             ),

@@ -31,6 +31,7 @@ from ._errors import (
 )
 from ._explanation import Explanation
 from ._models import Answer, Choice, Health, Span, Token, Usage, Video
+from ._reconstruction import Array, Camera, Points, Reconstruction
 from ._retry import Retries
 from ._stream import AnswerStream, AsyncAnswerStream
 from ._version import __version__
@@ -38,11 +39,13 @@ from ._version import __version__
 __all__ = [
     "Answer",
     "AnswerStream",
+    "Array",
     "AsyncAnswerStream",
     "AsyncClient",
     "BadRequest",
     "BrokenResponse",
     "Busy",
+    "Camera",
     "CannotDraw",
     "Choice",
     "Client",
@@ -55,6 +58,8 @@ __all__ = [
     "NotAVideo",
     "NotFound",
     "NotReady",
+    "Points",
+    "Reconstruction",
     "Retries",
     "ServiceError",
     "Span",

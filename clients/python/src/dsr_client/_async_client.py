@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import httpx
 
@@ -19,6 +19,7 @@ from ._form import Progress
 from ._json import Json
 from ._models import Answer, Health, Video
 from ._question import Geometry, Question
+from ._reconstruction import Reconstruction
 from ._retry import AsyncRetryTransport, Retries
 from ._settings import Settings, Timeout
 from ._source import FileKey, Link, Source, Uploads, VideoLike, file_of, source_of
@@ -26,6 +27,8 @@ from ._stream import AsyncAnswerStream, Event, Heard
 from ._videos import AsyncVideos
 
 __all__ = ["AsyncClient"]
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -97,16 +100,24 @@ class AsyncClient:
             geometry=geometry,
             explain=explain,
         )
-        source = source_of(video)
-        if not isinstance(source, Path):
-            return await self._answer(_call.answers(asked, source, timeout))
-        key = FileKey.of(source)
-        link = await self._uploaded(key, timeout)
-        try:
-            return await self._answer(_call.answers(asked, link, timeout))
-        except UnknownVideo:
-            self._uploads.forget(link.value)
-        return await self._answer(_call.answers(asked, await self._uploaded(key, timeout), timeout))
+        return await self._about(video, timeout, lambda given: self._answer(_call.answers(asked, given, timeout)))
+
+    async def reconstruct(
+        self,
+        video: VideoLike,
+        *,
+        points: int | None = None,
+        frames: int | None = None,
+        timeout: Timeout | None = None,
+    ) -> Reconstruction:
+        """Cameras and coloured points of a video, given as in `ask`: at most `points` of them, from `frames` frames.
+
+        BadRequest with the code `not_supported` from a service that has no reconstructor.
+        """
+        wanted = {"points": points, "frames": frames}
+        return await self._about(
+            video, timeout, lambda given: self._reconstruction(_call.reconstructions(wanted, given, timeout))
+        )
 
     def stream(
         self,
@@ -175,6 +186,27 @@ class AsyncClient:
         request = call.build(self._http)
         with translated(self._settings, request):
             return _call.check(await self._http.send(request))
+
+    async def _about(
+        self, video: VideoLike, timeout: Timeout | None, ask: Callable[[Link | BinaryIO], Awaitable[T]]
+    ) -> T:
+        """What `ask` makes of a video. A path is uploaded before, and again when the service has dropped it."""
+        source = source_of(video)
+        if not isinstance(source, Path):
+            return await ask(source)
+        key = FileKey.of(source)
+        link = await self._uploaded(key, timeout)
+        try:
+            return await ask(link)
+        except UnknownVideo:
+            self._uploads.forget(link.value)
+        return await ask(await self._uploaded(key, timeout))
+
+    async def _reconstruction(self, call: Call) -> Reconstruction:
+        request = call.build(self._http)
+        with translated(self._settings, request):
+            response = await self._http.send(request)
+            return Reconstruction.of(_call.check(response), _call.request_id_of(response))
 
     async def _answer(self, call: Call) -> Answer:
         request = call.build(self._http)

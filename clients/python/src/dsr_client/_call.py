@@ -29,6 +29,7 @@ __all__ = [
     "may_go_on",
     "one_video",
     "page",
+    "reconstructions",
     "translated",
     "upload",
 ]
@@ -85,6 +86,15 @@ def answers(question: Question, video: Link | BinaryIO, timeout: Timeout | None)
         body = {"video": video.json(), **question.json()}
         return Call("POST", "/v1/answers", json=body, timeout=timeout, accept=accept)
     return Call("POST", "/v1/answers", form=Form(question.form(), video), timeout=timeout, accept=accept)
+
+
+def reconstructions(parameters: Mapping[str, int | None], video: Link | BinaryIO, timeout: Timeout | None) -> Call:
+    """None among the parameters is not said: the service has its own defaults."""
+    said = {name: value for name, value in parameters.items() if value is not None}
+    if isinstance(video, Link):
+        return Call("POST", "/v1/reconstructions", json={"video": video.json(), **said}, timeout=timeout)
+    form = Form([(name, str(value)) for name, value in said.items()], video)
+    return Call("POST", "/v1/reconstructions", form=form, timeout=timeout)
 
 
 def upload(file: BinaryIO, name: str, progress: Progress | None, timeout: Timeout | None) -> Call:

@@ -13,7 +13,7 @@ from ._errors import BrokenResponse
 from ._explanation import Explanation
 from ._json import Json, mapping, number, optional, text, whole
 
-__all__ = ["Answer", "Choice", "Health", "Span", "Token", "Usage", "Video"]
+__all__ = ["Answer", "Choice", "Health", "Span", "Token", "Usage", "Video", "numbers", "spans"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,6 @@ class Answer:
 
     @classmethod
     def of(cls, raw: Json, request_id: str | None = None) -> Answer:
-        spans = optional(mapping, raw, "spans") or {}
         explanation = optional(mapping, raw, "explanation")
         choice = optional(mapping, raw, "choice")
         return cls(
@@ -105,11 +104,11 @@ class Answer:
             model=text(raw, "model"),
             text=text(raw, "text"),
             choice=None if choice is None else Choice.of(choice),
-            probabilities=_numbers(raw, "probabilities"),
+            probabilities=numbers(raw, "probabilities"),
             usage=Usage.of(mapping(raw, "usage")),
-            timings=_numbers(raw, "timings"),
+            timings=numbers(raw, "timings"),
             cache={stage: text(mapping(raw, "cache"), stage) for stage in mapping(raw, "cache")},
-            spans={stage: _span(mapping(spans, stage)) for stage in spans},
+            spans=spans(raw),
             video=Video.of(mapping(raw, "video")),
             explanation=None if explanation is None else Explanation.of(explanation),
             request_id=request_id,
@@ -147,10 +146,14 @@ class Health:
         return cls(text(raw, "status") == "ready", optional(text, raw, "model"), tuple(stages), raw=raw)
 
 
-def _numbers(raw: Json, name: str) -> dict[str, float]:
-    numbers = mapping(raw, name)
-    return {key: number(numbers, key) for key in numbers}
+def numbers(raw: Json, name: str) -> dict[str, float]:
+    found = mapping(raw, name)
+    return {key: number(found, key) for key in found}
 
 
-def _span(raw: Json) -> Span:
-    return Span(number(raw, "start"), number(raw, "end"))
+def spans(raw: Json) -> dict[str, Span]:
+    """None of a service that does not tell them."""
+    found = optional(mapping, raw, "spans") or {}
+    return {
+        stage: Span(number(mapping(found, stage), "start"), number(mapping(found, stage), "end")) for stage in found
+    }

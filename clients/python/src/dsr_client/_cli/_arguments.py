@@ -10,6 +10,7 @@ from .._version import __version__
 from ._ask import ask
 from ._bench import bench
 from ._held import health, upload, videos
+from ._reconstruct import reconstruct
 
 __all__ = ["parser"]
 
@@ -36,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--explain", metavar="PNG", help="draw what the answer looked at (needs pillow, and av or ffmpeg)")
     one.add_argument("--stream", action="store_true", help="print a free answer while it is made")
     one.set_defaults(run=ask)
+
+    one = commands.add_parser("reconstruct", parents=[shared], help="cameras and points of a video, as a file")
+    one.add_argument("video", metavar="VIDEO", help="a file, or the id of an uploaded video")
+    one.add_argument("--out", metavar="FILE", help="scene.ply or scene.glb")
+    one.add_argument("--points", type=_count, metavar="N", help="at most so many")
+    one.add_argument("--frames", type=_count, metavar="N", help="frames to reconstruct")
+    one.set_defaults(run=reconstruct)
 
     one = commands.add_parser("upload", parents=[shared], help="store a video, print its id")
     one.add_argument("video", metavar="VIDEO", help="a file")
