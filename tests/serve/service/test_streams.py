@@ -170,7 +170,7 @@ def test_flushed_caches_are_empty_and_answers_the_same(service: httpx.Client, vi
     assert service.delete("/v1/caches").status_code == 204
     text = service.get("/metrics").text
     held = dict(re.findall(r'^dsr_cache_bytes{cache="(\w+)",stage="\w+"} (\S+)', text, re.M))
-    assert held.keys() == {"frames", "features", "memory", "tokens", "prefixes"}
+    assert held.keys() == {"frames", "features", "memory", "tokens", "prefixes", "scenes"}
     assert set(map(float, held.values())) == {0.0}
     after = ask_by_id(service, video).json()
     assert set(after["cache"].values()) == {"miss"}
