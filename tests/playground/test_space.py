@@ -162,3 +162,15 @@ def test_work_can_be_cancelled_and_a_key_is_asked_for(page: Page, canned: Canned
     page.reads("#space-note", "20,000 of")
     assert canned.keys[-1] == "Bearer dsr_key"
     assert page.complaints() == [] or all("401" in said for said in page.complaints())
+
+
+def test_the_panel_fits_any_width_and_all_in_it_has_a_name(scene: Page) -> None:
+    controls = scene.all("#space button, #space input, #space canvas")
+    assert len(controls) == 7
+    assert [c.get_attribute("outerHTML") for c in controls if not c.accessible_name] == []
+    for width in (320, 768, 900, 1920):
+        scene.resize(width, 740)
+        assert scene.run("return document.documentElement.scrollWidth") <= width
+        box = scene.one("#scene").rect
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
