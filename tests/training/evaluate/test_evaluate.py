@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -217,7 +218,7 @@ def test_another_benchmark_is_measured_by_its_own_rules(
     (tmp_path / "scannet").mkdir()
     for name in ("one", "two"):
         (tmp_path / "scannet" / f"{name}.mp4").write_bytes((asked / f"{name}.mp4").read_bytes())
-    where = {"dataset": "scannet", "question": "How many, or where?"}
+    where: dict[str, Any] = {"dataset": "scannet", "question": "How many, or where?"}
     rows = [
         where | {"scene_name": "one", "question_type": "object_counting", "ground_truth": truth, "options": None}
         for truth in ("2", "4")
