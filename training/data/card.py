@@ -73,7 +73,15 @@ class Card:
             rows += [(f"{label} {key}", Counter({name: own[key] for name, own in counted.items()})) for key in there]
         yield from _table(("", *self.parts), ((label, *(own[name] for name in self.parts)) for label, own in rows))
         yield ""
-        yield f"No video is in two parts; {self.shared} groups of options are."
+        yield f"No video is in two parts; {self.shared} groups of options are. {self._broken()} groups are not whole."
+
+    def _broken(self) -> int:
+        """Groups with fewer questions in a part than they have options: which option is never right would tell."""
+        grouped = (
+            Counter((record.extras.group, len(record.options)) for record in part if record.extras)
+            for part in self.parts.values()
+        )
+        return sum(count < options for own in grouped for (_, options), count in own.items())
 
     def _taken(self) -> Iterator[str]:
         yield from (f"* {count:,} questions: {why}" for why, count in self.taken.items())

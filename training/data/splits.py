@@ -34,7 +34,8 @@ def split(records: Sequence[Record], share: float, seed: int = 0) -> tuple[list[
         if held < wanted and held + sizes[part[0]] / 2 <= wanted:
             chosen.update(part)
     if not chosen:
-        chosen.update(min(parts, key=lambda names: (sizes[names[0]], _drawn(seed, names[0]))))
+        smallest = min(parts, key=lambda names: (sizes[names[0]], _drawn(seed, names[0])))
+        chosen.update(smallest)
     train = [record for record in records if record.videoID not in chosen]
     return train, [record for record in records if record.videoID in chosen]
 

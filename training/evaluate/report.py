@@ -133,7 +133,11 @@ class Report:
     def _measured(self, row: Measured) -> str:
         parts = [self.row(row, of) for of in (*self.types, "all")]
         cells = [f"{100 * part.accuracy:.1f}" if part.items else "" for part in parts]
-        interval = "{:.1f} to {:.1f}".format(*(100 * bound for bound in parts[-1].interval)) if parts[-1].items else ""
+        interval = (
+            "{:.1f} to {:.1f}".format(*(100 * max(bound, 0.0) for bound in parts[-1].interval))
+            if parts[-1].items
+            else ""
+        )
         label = row.name if row.group == "accuracy" else f"{row.group}: {row.name}"
         return _line(label, *cells, interval)
 

@@ -183,7 +183,7 @@ def test_the_command_makes_both_parts_in_both_formats_with_audit_and_card(
     assert "| detector box threshold | 0.35 |" in card
     assert "| smoothest |" in card
     assert "text-only classifier" in card
-    assert "0 groups of options are." in card
+    assert "0 groups of options are. 0 groups are not whole." in card
 
 
 def test_a_leak_fails_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], quick: None) -> None:
