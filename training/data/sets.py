@@ -12,9 +12,10 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,6 +36,19 @@ from training.scenes.scene import Scene
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 QUESTIONS = "questions.json"  # in a folder of scenes
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*)", re.S)  # "A. Become larger."
+
+
+@dataclass(frozen=True)
+class Numeric(Record):
+    """A question that is answered by a number, in `answer`, and has no options."""
+
+    def __post_init__(self) -> None:
+        if self.options or not isfinite(float(self.answer)):
+            raise ValueError(f"{self.videoID}: answer {self.answer!r} of a question without options is no number")
+
+    @property
+    def number(self) -> float:
+        return float(self.answer)
 
 
 @dataclass(frozen=True)
@@ -85,14 +99,19 @@ def of_records(file: Path, videos: Path, limit: int | None = None) -> QuestionSe
     Raises:
         ValueError: the file is neither of the two, or no list of records.
     """
-    rows = list(enumerate(_rows(file)))
-    if limit is not None and limit < len(rows):
-        rows = [rows[int(place)] for place in np.linspace(0, len(rows) - 1, limit)]
+    return of_rows(rows_of(file), record_of, videos, limit)
+
+
+def of_rows(rows: Iterable[Any], made: Callable[[Any], Record], videos: Path, limit: int | None = None) -> QuestionSet:
+    """The same of rows in any form: `made` of a row is its record, or a ValueError says why it is no question."""
+    numbered = list(enumerate(rows))
+    if limit is not None and limit < len(numbered):
+        numbered = [numbered[int(place)] for place in np.linspace(0, len(numbered) - 1, limit)]
     samples: list[Sample] = []
     absent, unusable = Counter[str](), []
-    for number, row in rows:
+    for number, row in numbered:
         try:
-            record = _record(row)
+            record = made(row)
         except ValueError as error:
             unusable.append(f"row {number}: {error}")
             continue
@@ -159,27 +178,34 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _rows(file: Path) -> Iterable[dict[str, Any]]:
+def rows_of(file: Path) -> Sequence[Any]:
+    """What a `.json` list, a `.jsonl` or a `.parquet` table holds. ValueError when it is none of these."""
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if file.suffix == ".json":
         items = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(items, list):
             raise ValueError(f"{file.name} holds a {type(items).__name__}, expected a list of records")
         return items
     if file.suffix != ".parquet":
-        raise ValueError(f"{file.name}: a question set is a .json or a .parquet file")
+        raise ValueError(f"{file.name}: a question set is a .json, .jsonl or .parquet file")
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(file).to_pylist()
 
 
-def _record(row: Any) -> Record:
+def record_of(row: Any) -> Record:
     """ValueError when the row is no question with options that the prompt can hold."""
     if not isinstance(row, dict):
         raise ValueError(f"is a {type(row).__name__}, expected an object")
     if "options" in row and "answer" in row:
-        options = _options(row["options"])
-        row = row | {"options": options, "answer": _letter(str(row["answer"]), options)}
-    record = from_json(row)
+        options = options_of(row["options"])
+        row = row | {"options": options, "answer": letter_of(str(row["answer"]), options)}
+    return checked(from_json(row))
+
+
+def checked(record: Record) -> Record:
+    """The same. ValueError when the prompt cannot hold it."""
     if not all(isinstance(text, str) for text in (record.videoID, record.question, record.type)):
         raise ValueError(f"videoID, question and type must be text, got {record.videoID!r}")
     try:
@@ -189,7 +215,7 @@ def _record(row: Any) -> Record:
     return record
 
 
-def _options(given: Any) -> list[str]:
+def options_of(given: Any) -> list[str]:
     """A list, or the text of one as JSON or Python writes it; without letters of their own, which the prompt adds."""
     if isinstance(given, str):
         try:
@@ -212,7 +238,7 @@ def _literal(text: str) -> Any:
         raise ValueError(f"options {text[:40]!r} are no list") from None
 
 
-def _letter(answer: str, options: list[str]) -> str:
+def letter_of(answer: str, options: list[str]) -> str:
     """`B` of `B`, `(B)`, `B.` or of the option itself; anything else as it is."""
     if answer in options and answer not in LETTERS:
         return LETTERS[options.index(answer)]

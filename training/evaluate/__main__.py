@@ -6,6 +6,10 @@ on: answers are kept in a .jsonl beside --json.
     python -m training.evaluate --checkpoint models/tiny --scenes 90 --seed 0 --json held-out.json
     python -m training.evaluate --endpoint http://127.0.0.1:8000 --scenes 90 --seed 0 --json served.json
     python -m training.evaluate --checkpoint DIR --benchmark benchmark.parquet --videos FOLDER --json public.json
+    python -m training.evaluate --checkpoint DIR --benchmark benchmark.parquet --videos FOLDER --pin public.json …
+    python -m training.evaluate --checkpoint DIR --benchmark test.jsonl --layout vsi-bench --videos FOLDER
+
+Every report has the ids and the hash of its questions; --pin measures those of an earlier one, or says why it cannot.
 """
 
 from __future__ import annotations
@@ -16,22 +20,27 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.errors import CheckpointError, ExplainedError, InputError
+from training.data.benchmarks import LAYOUTS, Layout, load, recipe
 from training.data.seen import Files, View
 from training.data.sets import QUESTIONS, QuestionSet, Scenes, of_records
-from training.evaluate.answerers import Answered, Answerer, InProcess
+from training.evaluate.answerers import Answerer, InProcess
+from training.evaluate.answers import Answered
 from training.evaluate.kept import Kept
 from training.evaluate.progress import shown
 from training.evaluate.report import GROUPS, LEAST_FOR_CLASSIFIER, Measured, Report, text_rows
-from training.evaluate.rows import ANSWERS, KINDS, Job, Kind, Scope
+from training.evaluate.rows import ANSWERS, FIRST_LETTER, KINDS, Job, Kind, Points, Scope
+from training.evaluate.subset import Subset, rule
 from training.questions.audit import CLASSIFIER
 
 ROWS = (*(kind.name for kind in KINDS), CLASSIFIER)
+DSR_BENCH = "dsr-bench"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,26 +55,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nevaluate: stopped; the same command goes on ({_kept(given).name})", file=sys.stderr)
         return 130
-    print(report.as_table(published=given.benchmark is not None))
+    print(report.as_table())
     return 0
 
 
 def _evaluate(given: argparse.Namespace, stack: ExitStack) -> Report:
     answerer = _answerer(given, stack)
-    file, videos = _files(given)
-    asked, scope = _scope(of_records(file, videos, given.items), Files(given.cache / "views", answerer.frames))
+    layout = LAYOUTS[given.layout] if given.benchmark else None
+    files, videos = _files(given)
+    asked = _asked(given, layout, files, videos)
+    asked, scope = _scope(asked, Files(given.cache / "views", answerer.frames), layout)
     if not asked.samples:
-        raise ValueError(f"no question of {file} has a video in {videos} that can be read")
-    kept = stack.enter_context(Kept(_kept(given), _setup(given, answerer, file)))
-    kinds, left_out = _chosen(given, answerer, scope)
+        raise ValueError(f"no question of {', '.join(map(str, files))} has a video in {videos} that can be read")
+    asked, scope, subset = _pinned(given, asked, scope)
+    setup = _setup(given, answerer, files)
+    kept = stack.enter_context(Kept(_kept(given), setup))
+    wanted = _wanted(given)
+    kinds, left_out = _chosen(wanted, answerer, scope)
     refused = _ask(answerer, kinds, scope, kept)
-    rows = [Measured(kind.name, kind.group, _points(asked, kept.of(kind.name))) for kind in kinds]
-    classifier = CLASSIFIER in given.rows and len(asked.samples) >= LEAST_FOR_CLASSIFIER
-    if CLASSIFIER in given.rows and not classifier:
+    rows = [
+        Measured(name, kind.group, _points(asked, kept.of(kind.name), points))
+        for kind in kinds
+        for name, points in kind.rows.items()
+    ]
+    classifier = CLASSIFIER in wanted and len(asked.samples) >= LEAST_FOR_CLASSIFIER
+    if CLASSIFIER in wanted and not classifier:
         left_out[CLASSIFIER] = f"it needs {LEAST_FOR_CLASSIFIER} questions"
     rows += text_rows(asked.samples, classifier)
     rows.sort(key=lambda row: GROUPS.index(row.group))
-    return Report(asked, rows, _setup(given, answerer, file), left_out, refused)
+    published, merged = given.layout == DSR_BENCH and layout is not None, layout.merged if layout else None
+    return Report(asked, rows, setup, left_out, refused, subset, published, merged)
 
 
 def _answerer(given: argparse.Namespace, stack: ExitStack) -> Answerer:
@@ -78,20 +97,38 @@ def _answerer(given: argparse.Namespace, stack: ExitStack) -> Answerer:
     return stack.enter_context(Service(given.endpoint, given.key, given.frames or FRAMES))
 
 
-def _files(given: argparse.Namespace) -> tuple[Path, Path]:
+def _files(given: argparse.Namespace) -> tuple[list[Path], Path]:
     """The questions and the folder of their videos; scenes are made first."""
     if given.scenes:
         scenes = Scenes(given.scenes, given.seed, given.per_scene, given.train_scenes)
         folder = scenes.folder(given.cache)
         for _ in shown(scenes.make(folder), given.scenes, "scenes"):
             pass
-        return folder / QUESTIONS, folder
+        return [folder / QUESTIONS], folder
     if given.videos is None:
         raise ValueError("--records and --benchmark need --videos, the folder with their files")
-    return given.records or given.benchmark, given.videos
+    return given.benchmark or [given.records], given.videos
 
 
-def _scope(asked: QuestionSet, files: Files) -> tuple[QuestionSet, Scope]:
+def _asked(given: argparse.Namespace, layout: Layout | None, files: Sequence[Path], videos: Path) -> QuestionSet:
+    """The questions that have a file; all of them where an earlier report says which ones are asked."""
+    if given.pin and given.items:
+        raise ValueError("--pin says which questions are asked; --items cannot, too")
+    if layout is not None:
+        return load(layout, files, videos, given.items)
+    return of_records(files[0], videos, given.items)
+
+
+def _pinned(given: argparse.Namespace, asked: QuestionSet, scope: Scope) -> tuple[QuestionSet, Scope, Subset]:
+    """What is asked; with --pin only what an earlier report asked, all of it."""
+    if given.pin is None:
+        return asked, scope, Subset.of(asked, rule(given.items))
+    subset = Subset.read(given.pin)
+    asked = subset.of_set(asked)
+    return asked, replace(scope, samples=asked.samples), subset
+
+
+def _scope(asked: QuestionSet, files: Files, layout: Layout | None) -> tuple[QuestionSet, Scope]:
     """The questions whose videos can be read, each with what may be seen; for predictions, files are made."""
     views: dict[str, View] = {}
     lost: dict[str, str] = {}
@@ -101,12 +138,19 @@ def _scope(asked: QuestionSet, files: Files) -> tuple[QuestionSet, Scope]:
         except InputError as error:
             lost[sample.id] = str(error)
     asked = asked.without(lost)
-    return asked, Scope(asked.samples, views, files)
+    return asked, Scope(asked.samples, views, files, layout.prompt if layout else recipe)
 
 
-def _chosen(given: argparse.Namespace, answerer: Answerer, scope: Scope) -> tuple[list[Kind], dict[str, str]]:
+def _wanted(given: argparse.Namespace) -> Sequence[str]:
+    """Rows by their names. Text is written for benchmarks alone, whose rules want it: it costs as much again."""
+    if given.rows is not None:
+        return given.rows
+    return [name for name in ROWS if given.benchmark or name != FIRST_LETTER]
+
+
+def _chosen(rows: Sequence[str], answerer: Answerer, scope: Scope) -> tuple[list[Kind], dict[str, str]]:
     """The rows that are asked for and can be measured; the answers always are."""
-    wanted = [kind for kind in KINDS if kind.name in (ANSWERS, *given.rows)]
+    wanted = [kind for kind in KINDS if kind.name in (ANSWERS, *rows)]
     why = {kind.name: kind.unavailable(answerer.over_http, answerer.geometry, len(scope.videos)) for kind in wanted}
     left_out = {name: reason for name, reason in why.items() if reason}
     return [kind for kind in wanted if kind.name not in left_out], left_out
@@ -126,25 +170,26 @@ def _ask(answerer: Answerer, kinds: Sequence[Kind], scope: Scope, kept: Kept) ->
     return refused
 
 
-def _points(asked: QuestionSet, choices: Mapping[str, int]) -> dict[str, float]:
-    """Of each sample that was answered, 1 when it was right."""
-    there = (sample for sample in asked.samples if sample.id in choices)
-    return {sample.id: float(choices[sample.id] == sample.record.right) for sample in there}
+def _points(asked: QuestionSet, answers: Mapping[str, Answered], points: Points) -> dict[str, float]:
+    """What each sample that was answered has earned."""
+    there = (sample for sample in asked.samples if sample.id in answers)
+    return {sample.id: points(sample.record, answers[sample.id]) for sample in there}
 
 
-def _setup(given: argparse.Namespace, answerer: Answerer, questions: Path) -> dict[str, Any]:
+def _setup(given: argparse.Namespace, answerer: Answerer, questions: Sequence[Path]) -> dict[str, Any]:
     """What must be the same for answers to be used again."""
+    where = {"layout": given.layout} if given.benchmark else {}
     return {
         "answerer": answerer.name,
         "model": answerer.model,
         "dtype": given.dtype if given.checkpoint else None,
         "frames": answerer.frames,
-        "questions": hashlib.sha256(questions.read_bytes()).hexdigest()[:12],
+        "questions": hashlib.sha256(b"".join(file.read_bytes() for file in questions)).hexdigest()[:12],
         "items": given.items,
         **(
             {"scenes": given.scenes, "seed": given.seed, "per_scene": given.per_scene, "train": given.train_scenes}
             if given.scenes
-            else {"file": str(questions), "videos": str(given.videos)}
+            else {"file": " ".join(map(str, questions)), "videos": str(given.videos), **where}
         ),
     }
 
@@ -163,15 +208,17 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--scenes", type=_positive, help="this many rendered scenes")
     what.add_argument("--records", type=Path, help="questions, ours or in the public format: .json or .parquet")
-    what.add_argument("--benchmark", type=Path, help="the public benchmark; its published rows are shown, too")
+    what.add_argument("--benchmark", type=Path, nargs="+", help="files of a public benchmark, in its --layout")
+    parser.add_argument(
+        "--layout", default=DSR_BENCH, choices=LAYOUTS, help=f"default: {DSR_BENCH}, with published rows"
+    )
+    parser.add_argument("--pin", type=Path, metavar="REPORT", help="the questions of an earlier report, all of them")
     parser.add_argument("--videos", type=Path, help="the folder with the questions' videos")
     parser.add_argument("--seed", type=int, default=0, help="the first of the scenes")
     parser.add_argument("--per-scene", type=_positive, default=24, help="questions about a scene, on average")
     parser.add_argument("--train-scenes", action="store_true", help="scenes of training in place of held-out ones")
     parser.add_argument("--items", "--limit", type=_positive, help="at most this many questions, evenly from all")
-    parser.add_argument(
-        "--rows", nargs="*", default=ROWS, choices=ROWS, metavar="ROW", help=f"some of: {', '.join(ROWS)}"
-    )
+    parser.add_argument("--rows", nargs="*", choices=ROWS, metavar="ROW", help=f"some of: {', '.join(ROWS)}")
     parser.add_argument("--json", type=Path, default=Path("evaluation.json"), help="where the figures go")
     parser.add_argument("--cache", type=Path, default=Path("runs/evaluate"), help="scenes and shortened videos")
     parser.add_argument("--frames", type=_positive, help="sampled of a video; default: the checkpoint's, or 32")

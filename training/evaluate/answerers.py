@@ -20,31 +20,13 @@ from models.selector import Memory
 from models.video import Sampling, read
 from models.vlm import VisionLanguageModel, clip_frames, clip_grid
 from training.data.seen import View
+from training.evaluate.answers import Answered, Refused
 from training.evaluate.rows import Job
 
 PROMPT_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # of a forward pass; on a CPU more are not faster
 QUESTION_TOKENS = 256  # about, with its options and the geometry tokens
+TEXT_TOKENS = 16  # the longest answer that is written: a letter or a number, and what a model says around it
 LOOKED = 8  # views whose video tokens and geometry memory are kept
-
-
-@dataclass(frozen=True)
-class Answered:
-    row: str
-    id: str
-    probabilities: tuple[float, ...]
-
-    @property
-    def choice(self) -> int:
-        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A question that is not answered, and why: its video, or its length, is beyond what the model takes."""
-
-    row: str
-    id: str
-    why: str
 
 
 class Answerer(Protocol):
@@ -110,12 +92,13 @@ class InProcess:
             except InputError as error:
                 yield from (Refused(job.row, job.id, str(error)) for job in about)
                 continue
-            for start in range(0, len(about), together):
-                yield from self._batch(about[start : start + together])
+            for alike in ([job for job in about if job.options], [job for job in about if not job.options]):
+                for start in range(0, len(alike), together):
+                    yield from self._batch(alike[start : start + together])
 
     @torch.inference_mode()
     def _batch(self, jobs: Sequence[Job]) -> list[Answered]:
-        """All about one view."""
+        """All about one view, and all with options or all without."""
         decoder, looked = self._vlm.decoder, self._looked(jobs[0].view)
         prompts = [build_prompt(self._vlm.tokenizer, job.question, job.options) for job in jobs]
         geometry = self._geometry(jobs, prompts)
@@ -123,6 +106,12 @@ class InProcess:
             decoder.compose(prompt, looked.grid, looked.video, tokens)
             for prompt, tokens in zip(prompts, geometry, strict=True)
         ]
+        if not jobs[0].options:
+            written = decoder.generate(inputs, TEXT_TOKENS)
+            return [
+                Answered(job.row, job.id, text=self._vlm.tokenizer.decode(ids).strip())
+                for job, ids in zip(jobs, written, strict=True)
+            ]
         letters = [letter_ids(self._vlm.tokenizer, len(job.options)) for job in jobs]
         chosen = decoder.choose(inputs, letters)
         return [Answered(job.row, job.id, tuple(p.tolist())) for job, p in zip(jobs, chosen, strict=True)]

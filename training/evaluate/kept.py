@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from training.evaluate.answerers import Answered
+from training.evaluate.answers import Answered
 
 
 class Kept:
@@ -22,7 +22,7 @@ class Kept:
         if whole:
             _check(path, whole[0], setup)
         for line in whole[1:]:
-            answer = Answered(line["row"], line["id"], tuple(line["probabilities"]))
+            answer = Answered(line["row"], line["id"], tuple(line.get("probabilities", ())), line.get("text", ""))
             self._answers[answer.row, answer.id] = answer
         # A line that was cut short is asked again.
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,16 +31,17 @@ class Kept:
         os.replace(unfinished, path)
         self._file = path.open("a", encoding="utf-8")
 
-    def of(self, row: str) -> dict[str, int]:
-        """The choices of a row, by the samples' ids."""
-        return {id_: answer.choice for (name, id_), answer in self._answers.items() if name == row}
+    def of(self, row: str) -> dict[str, Answered]:
+        """The answers of a row, by the samples' ids."""
+        return {id_: answer for (name, id_), answer in self._answers.items() if name == row}
 
     def has(self, row: str, id_: str) -> bool:
         return (row, id_) in self._answers
 
     def add(self, answer: Answered) -> None:
         self._answers[answer.row, answer.id] = answer
-        line = {"row": answer.row, "id": answer.id, "probabilities": answer.probabilities}
+        said = {"probabilities": answer.probabilities} if answer.probabilities else {"text": answer.text}
+        line = {"row": answer.row, "id": answer.id, **said}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

@@ -7,17 +7,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from training.data.benchmarks import recipe
 from training.data.seen import Files, View
-from training.data.sets import Sample
+from training.data.sets import Numeric, Sample
+from training.evaluate.answers import Answered, first_letter, only_letter, strict
+from training.questions.records import Record
 
 ANSWERS = "answers"
+FIRST_LETTER, ONLY_LETTER = "text, first letter", "text, only a letter"
+
+Points = Callable[[Record, Answered], float]
 
 
 @dataclass(frozen=True)
 class Job:
     """For a row of the report: ask the question of a sample about a view, with the geometry of it or another or none.
 
-    `geometry` None: off.
+    `geometry` None: off. Without `options` a text is asked for.
     """
 
     row: str
@@ -30,11 +36,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Scope:
-    """What the rows are made from: every sample with what may be seen of its video, and of another one."""
+    """What the rows are made from: every sample with what may be seen of its video, and of another one.
+
+    `prompt`: how a letter is asked for where it is written as text.
+    """
 
     samples: Sequence[Sample]
     views: Mapping[str, View]
     files: Files
+    prompt: Callable[[Record], str] = recipe
 
     def other(self, sample: Sample) -> View:
         """As many frames of the next video."""
@@ -51,11 +61,16 @@ class Scope:
 
 @dataclass(frozen=True)
 class Kind:
-    """`group`: where a row stands in the report. `looks` (at what, whose geometry) for a sample."""
+    """`group`: where a row stands in the report. `looks` (at what, whose geometry) for a sample.
+
+    `written`: the answer is written as text, and has rules of its own by which it counts, each a row by its name; else
+    the options' probabilities are asked for. A number is always written.
+    """
 
     name: str
     group: str
     looks: Callable[[Scope, Sample], tuple[View, View | None]]
+    written: Mapping[str, Points] | None = None
     over_http: bool = True
     needs_geometry: bool = False
     needs_two_videos: bool = False
@@ -68,11 +83,19 @@ class Kind:
             return "the model has no geometry"
         return "there is only one video" if self.needs_two_videos and videos < 2 else None
 
+    @property
+    def rows(self) -> Mapping[str, Points]:
+        """By the name of a row, what an answer earns in it."""
+        return self.written or {self.name: strict}
+
     def jobs(self, scope: Scope) -> list[Job]:
-        return [
-            Job(self.name, sample.id, sample.record.question, sample.record.options, *self.looks(scope, sample))
-            for sample in scope.samples
-        ]
+        if not self.written:
+            return [self._job(scope, sample, sample.record.question, sample.record.options) for sample in scope.samples]
+        lettered = (sample for sample in scope.samples if not isinstance(sample.record, Numeric))
+        return [self._job(scope, sample, scope.prompt(sample.record), ()) for sample in lettered]
+
+    def _job(self, scope: Scope, sample: Sample, question: str, options: tuple[str, ...]) -> Job:
+        return Job(self.name, sample.id, question, options, *self.looks(scope, sample))
 
 
 def _plain(scope: Scope, sample: Sample) -> tuple[View, View | None]:
@@ -98,6 +121,7 @@ def _grey(scope: Scope, sample: Sample) -> tuple[View, View | None]:
 
 KINDS = (
     Kind(ANSWERS, "accuracy", _plain),
+    Kind(FIRST_LETTER, "accuracy", _plain, written={FIRST_LETTER: first_letter, ONLY_LETTER: only_letter}),
     Kind("other video", "blind", _other_video, needs_two_videos=True),
     Kind("grey video", "blind", _grey),
     Kind("geometry off", "ablations", _off, needs_geometry=True),

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from training.evaluate.answerers import Answered, Refused
+from training.evaluate.answerers import TEXT_TOKENS
+from training.evaluate.answers import Answered, Refused
 from training.evaluate.rows import Job
 
 AT_ONCE = 4  # requests
@@ -65,17 +66,20 @@ class Service:
                 with self._uploading:
                     self._ids.pop(job.view.path, None)
                 reply = self._ask(job)
-            chances = _content(reply)["probabilities"]
+            content = _content(reply)
         except _Beyond as why:
             return Refused(job.row, job.id, str(why))
+        if not job.options:
+            return Answered(job.row, job.id, text=content["text"])
+        chances = content["probabilities"]
         return Answered(job.row, job.id, tuple(chances[letter] for letter in sorted(chances)))
 
     def _ask(self, job: Job) -> httpx.Response:
         body: dict[str, Any] = {
             "video": {"id": self._upload(job.view.path)},
             "question": job.question,
-            "options": job.options,
             "frames": job.view.frames,
+            **({"options": job.options} if job.options else {"max_tokens": TEXT_TOKENS}),
         }
         if job.geometry is None:
             body["geometry"] = "off"  # to ask for it by name is an error where there is none

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-LETTERS = "ABCD"
+LETTERS = "ABCDE"  # ours have four options; STI-Bench has five
 PUBLIC = ("videoID", "question", "options", "answer", "type")
 
 

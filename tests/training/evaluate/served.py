@@ -54,9 +54,12 @@ class Plain:
         with self.store.open(ask.clip.video) as file:
             clip = read(file, Sampling.parse(ask.clip.sampling))
         inputs = self.model.compose(clip, build_chat(self.model.tokenizer, ask.turns), ask.geometry)
+        seen = Seen(clip.facts, clip.times)
+        if not ask.options:
+            [ids] = self.model.decoder.generate([inputs], ask.max_tokens)
+            return Made(Reply(self.model.tokenizer.decode(ids), None, seen, 0, 0, len(inputs.embeds), len(ids)))
         letters = letter_ids(self.model.tokenizer, len(ask.options))
         answer = choice_answer(self.model.decoder.choose([inputs], [letters])[0], len(inputs.embeds))
-        seen = Seen(clip.facts, clip.times)
         return Made(Reply(answer.text, answer.probabilities, seen, 0, 0, answer.prompt_tokens, 1))
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.clips import Draw, make_clip, square
 from training.evaluate.__main__ import main
-from training.evaluate.answerers import Answered, InProcess, Refused
-from training.evaluate.report import PUBLISHED
+from training.evaluate.answerers import InProcess
+from training.evaluate.answers import Answered, Refused
+from training.evaluate.published import PUBLISHED
 from training.evaluate.rows import KINDS, Job
 
 TINY = "models/tiny"
@@ -64,6 +66,10 @@ def test_the_report_has_every_row_beside_the_accuracy(
     low, high = report["interval"]
     assert 0 <= low <= report["accuracy"] <= high <= 1
     assert report["left_out"] == {"text-only classifier": "it needs 200 questions"}
+    assert {"text, first letter", "text, only a letter"} <= report["rows"].keys()
+    assert report["published"]["rows"]["GSM + 50K"]["abs_dir"] == 73.8
+    assert "2512.20557" in report["published"]["source"]
+    assert report["subset"]["items"] == len(report["subset"]["ids"]) == 6
     shown = capsys.readouterr().out
     assert all(f"published: {name}" in shown for name in PUBLISHED)
     assert shown.index("answers |") < shown.index("blind: other video") < shown.index("ablations: geometry off")
@@ -176,11 +182,76 @@ def test_scenes_are_measured_from_a_count_and_a_seed(tmp_path: Path) -> None:
     assert not report["missing_videos"]
 
 
+def test_a_pinned_run_asks_the_same_questions_or_says_why_it_cannot(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert main(command(asked, first, "--rows", "--items", "3")) == 0
+    subset = json.loads(first.read_text())["subset"]
+    assert subset["ids"] == ["0/one", "2/two", "5/three"]
+    assert "3 questions, evenly from the whole file" in subset["rule"]
+    assert main(command(asked, second, "--rows", "--pin", str(first))) == 0
+    report = json.loads(second.read_text())
+    assert (report["subset"], report["items"]) == (subset, 3)
+    assert f"sha256 {subset['sha256'][:16]}" in capsys.readouterr().out
+
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.mp4").write_bytes((asked / f"{name}.mp4").read_bytes())
+    ask(folder, ("one", "two", "three"))
+    assert main(command(folder, tmp_path / "e.json", "--rows", "--pin", str(first))) == 2
+    assert (
+        "1 of 3 pinned questions cannot be asked, the first 5/three: there is no such file" in capsys.readouterr().err
+    )
+    (folder / "three.mp4").write_bytes((asked / "three.mp4").read_bytes())
+    records = json.loads((folder / "questions.json").read_text())
+    records[2]["answer"] = "A"
+    (folder / "questions.json").write_text(json.dumps(records))
+    assert main(command(folder, tmp_path / "e.json", "--rows", "--pin", str(first))) == 2
+    assert "the pinned questions have changed" in capsys.readouterr().err
+
+
+def test_another_benchmark_is_measured_by_its_own_rules(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scannet").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "scannet" / f"{name}.mp4").write_bytes((asked / f"{name}.mp4").read_bytes())
+    where: dict[str, Any] = {"dataset": "scannet", "question": "How many, or where?"}
+    rows = [
+        where | {"scene_name": "one", "question_type": "object_counting", "ground_truth": truth, "options": None}
+        for truth in ("2", "4")
+    ]
+    rows += [
+        where | {"scene_name": "two", "question_type": type_, "ground_truth": "A", "options": ["A. left", "B. right"]}
+        for type_ in ("object_rel_direction_easy", "object_rel_direction_hard")
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["--benchmark", str(tmp_path / "test.jsonl"), "--layout", "vsi-bench", "--videos", str(tmp_path)]
+    out = tmp_path / "e.json"
+    more = ["--json", str(out), "--cache", str(tmp_path / "cache"), "--rows", "grey video", "text, first letter"]
+    assert main(["--checkpoint", TINY, *files, *more]) == 0
+    report = json.loads(out.read_text())
+    assert (report["items"], report["chance"], report["published"]) == (4, 0.5, None)
+    assert report["rows"]["text, first letter"]["items"] == 2, "a number has no letter"
+    assert report["rows"]["median number"]["types"]["object_counting"] == {"accuracy": 0.05, "items": 2}
+    assert report["rows"]["rule: longest"]["accuracy"] == 0.0
+    answers = report["rows"]["answers"]
+    directions = [answers["types"][f"object_rel_direction_{level}"]["accuracy"] for level in ("easy", "hard")]
+    counted = answers["types"]["object_counting"]["accuracy"]
+    assert answers["over_types"] == pytest.approx((sum(directions) / 2 + counted) / 2)
+    shown = capsys.readouterr().out
+    assert "Averaged over types, as is published: answers " in shown
+    assert "published: " not in shown.partition("Averaged over types")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--records", "no.json", "--videos", "."], "no.json"),
         (["--records", "no.json"], "need --videos"),
+        (["--records", "no.json", "--videos", ".", "--items", "3", "--pin", "r.json"], "--items cannot, too"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

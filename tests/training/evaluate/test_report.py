@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from training.data.sets import Missing, QuestionSet, Sample
-from training.evaluate.answerers import Answered
+from training.evaluate.answers import Answered
 from training.evaluate.kept import Kept
-from training.evaluate.report import ORDER, PUBLISHED, PUBLISHED_ITEMS, Measured, Report, text_rows
+from training.evaluate.published import ORDER, PUBLISHED, PUBLISHED_ITEMS
+from training.evaluate.report import Measured, Report, text_rows
+from training.evaluate.subset import READABLE, Subset
 from training.questions.records import Record
 
 OPTIONS = ("(1) Front.", "(1) Left.", "(1) Right.", "(1) Behind.")
@@ -21,7 +23,8 @@ def samples(count: int, of: str = "abs_dis", answer: str = "B") -> list[Sample]:
 
 def report(asked: list[Sample], right: dict[str, float], *more: Measured) -> Report:
     questions = QuestionSet(tuple(asked), {"gone": Missing("there is no such file", 7)})
-    return Report(questions, [Measured("answers", "accuracy", right), *more], {}, {}, {})
+    rows = [Measured("answers", "accuracy", right), *more]
+    return Report(questions, rows, {}, {}, {}, Subset.of(questions, READABLE))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_kept_answers_survive_a_cut_line_and_another_setup_is_refused(tmp_path: 
     with Kept(path, {"x": 1}) as kept:
         assert kept.has("answers", "1")
         assert not kept.has("grey video", "1")
-        assert kept.of("answers") == {"1": 1}
+        assert kept.of("answers") == {"1": Answered("answers", "1", (0.2, 0.8))}
     assert path.read_text().count("\n") == 2
     with pytest.raises(ValueError, match="x was 1, is 2; y was None, is 3"):
         Kept(path, {"x": 2, "y": 3})

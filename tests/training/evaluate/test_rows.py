@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.clips import make_clip
+from training.data.benchmarks import LAYOUTS
 from training.data.seen import Files
-from training.data.sets import Sample
-from training.evaluate.rows import KINDS, Job, Scope
+from training.data.sets import Numeric, Sample
+from training.evaluate.rows import FIRST_LETTER, KINDS, Job, Scope
 from training.questions.records import Record
 
 OPTIONS = ("(1) Front.", "(1) Left.")
@@ -54,8 +56,24 @@ def test_only_the_geometry_goes(scope: Scope) -> None:
         assert off.geometry is None
 
 
+def test_a_letter_that_is_written_is_asked_for_in_the_prompt_of_the_benchmark(scope: Scope) -> None:
+    prompt = LAYOUTS["dsr-bench"].prompt
+    written = jobs(replace(scope, prompt=prompt), FIRST_LETTER)
+    assert [job.question for job in written] == [prompt(sample.record) for sample in scope.samples]
+    assert all(job.options == () for job in written)
+    assert [job.view for job in written] == [job.view for job in jobs(scope, "answers")]
+
+
+def test_a_number_is_asked_for_in_every_row_but_that_of_letters(scope: Scope) -> None:
+    first = scope.samples[0]
+    number = replace(first, record=Numeric("one", "How many?", (), "3", "object_counting"))
+    asked = {kind.name: kind.jobs(replace(scope, samples=[number])) for kind in KINDS}
+    assert asked.pop(FIRST_LETTER) == []
+    assert {(job.question, job.options) for [job] in asked.values()} == {("How many?", ())}
+
+
 def test_rows_that_cannot_be_measured_say_why() -> None:
     why = {kind.name: kind.unavailable(over_http=True, geometry=True, videos=2) for kind in KINDS}
     assert {name for name, reason in why.items() if reason} == {"geometry of another clip"}
     why = {kind.name: kind.unavailable(over_http=False, geometry=False, videos=1) for kind in KINDS}
-    assert {name for name, reason in why.items() if reason is None} == {"answers", "grey video"}
+    assert {name for name, reason in why.items() if reason is None} == {"answers", "text, first letter", "grey video"}

@@ -13,8 +13,9 @@ from tests.clips import make_clip
 from tests.training.evaluate.served import running
 from training.data.seen import Files, View
 from training.data.sets import of_records
-from training.evaluate.answerers import Answered, InProcess, Refused
-from training.evaluate.rows import KINDS, Job, Scope
+from training.evaluate.answerers import InProcess
+from training.evaluate.answers import Answered, Refused
+from training.evaluate.rows import FIRST_LETTER, KINDS, Job, Scope
 from training.evaluate.service import Service
 
 TINY = "models/tiny"
@@ -46,11 +47,15 @@ def test_the_service_gives_the_answers_of_the_model_in_process(tmp_path: Path, j
         far = {(answer.row, answer.id): answer for answer in served.answer(jobs)}
     near = {(answer.row, answer.id): answer for answer in InProcess(TINY).answer(jobs)}
     assert far.keys() == near.keys()
-    assert len(far) == len(jobs) == 4 * 6
+    assert len(far) == len(jobs) == 5 * 6
     for key, answer in near.items():
         other = far[key]
         assert isinstance(answer, Answered)
         assert isinstance(other, Answered)
+        assert other.text == answer.text
+        assert bool(answer.probabilities) == (answer.row != FIRST_LETTER)
+        if not answer.probabilities:
+            continue
         assert other.choice == answer.choice
         # float32; here questions are computed together, there one by one
         assert other.probabilities == pytest.approx(answer.probabilities, abs=1e-4)

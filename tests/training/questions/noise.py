@@ -33,7 +33,7 @@ def _tellable(cues: Cues, type_: str, random: Random) -> Iterator[Candidate]:
 def _record(asked: Candidate, random: Random) -> Record:
     options = [asked.statements]
     noise = np.random.default_rng(random.getrandbits(32))
-    while len(options) < len(LETTERS):
+    while len(options) < 4:
         option = _spoken_noise(asked, noise)
         if option not in options:
             options.append(option)

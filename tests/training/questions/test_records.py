@@ -57,10 +57,10 @@ def test_answer_must_be_a_letter_of_an_option(answer: str) -> None:
         Record("clip", "?", ("a", "b", "c", "d"), answer, "abs_dir")
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_two_to_four_options(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 6])
+def test_two_to_five_options(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} options"):
-        Record("clip", "?", tuple("abcde"[:count]), "A", "abs_dir")
+        Record("clip", "?", tuple("abcdef"[:count]), "A", "abs_dir")
 
 
 def test_file_must_hold_a_list(tmp_path: Path) -> None:
