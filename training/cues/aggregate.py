@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.cues.measure import Measured
 from training.cues.settings import Settings
@@ -162,7 +163,7 @@ def facing(fronts: FloatArray, sure: FloatArray, settings: Settings) -> tuple[Sm
 
 
 def _path(centres: FloatArray, present: FloatArray, settings: Settings) -> Smoothed:
-    there = np.where((present >= settings.least_present)[:, None], centres, np.nan)
+    there = np.where(np.asarray(present >= settings.least_present)[:, None], centres, np.nan)
     found = _smoothed(there, settings)
     # Where it is hidden the masks' scraps still tell something: better than nothing for what lies in between.
     alone = ~np.isfinite(found.path).all(axis=1) & np.isfinite(centres).all(axis=1)
@@ -220,5 +221,5 @@ def _middle(values: FloatArray) -> float:
     return float(np.median(values)) if len(values) else 0.0
 
 
-def _unit(vector: FloatArray) -> FloatArray:
-    return vector / np.linalg.norm(vector)
+def _unit(vector: NDArray[np.floating[Any]]) -> FloatArray:
+    return np.asarray(vector / np.linalg.norm(vector), np.float64)

@@ -20,7 +20,7 @@ from training.cues.settings import Settings
 from training.questions.cues import BoolArray, FloatArray
 
 Facts = Mapping[str, Any]
-"""Where an estimator's numbers come from, as JSON: what it is, its directory, sha256 of its weights, its own settings."""
+"""Where an estimator's numbers come from, as JSON: what it is, its directory, sha256 of its weights."""
 
 PATCH = 14
 

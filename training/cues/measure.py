@@ -147,7 +147,7 @@ def boxes_of(masks: BoolArray) -> FloatArray:
     """[N, F, H, W] -> [N, F, 4] left, top, right, bottom, the last two exclusive; NaN where a mask is empty."""
     sides = []
     for axis in (2, 3):
-        line = masks.any(axis=axis)
+        line = np.asarray(masks.any(axis=axis))
         sides.append((line.argmax(axis=-1), line.shape[-1] - line[..., ::-1].argmax(axis=-1)))
     (left, right), (top, bottom) = sides
     boxes = np.stack([left, top, right, bottom], axis=-1).astype(np.float64)

@@ -26,6 +26,7 @@ OBJECTS = (
     "cup", "bowl", "plate", "knife", "book", "laptop", "phone", "chair", "table", "door", "umbrella", "cart", "bucket",
     "hat",
 )  # fmt: skip
+COMMON = Names(AGENTS, OBJECTS)
 LONGEST_NAME, MOST_NAMES = 40, 40
 
 
@@ -33,7 +34,7 @@ LONGEST_NAME, MOST_NAMES = 40, 40
 class Listed:
     """The same names for every video."""
 
-    names: Names = Names(AGENTS, OBJECTS)
+    names: Names = COMMON
 
     @property
     def facts(self) -> Facts:
@@ -48,7 +49,7 @@ class Captioned:
     """Names from a file. A caption gives those of `known` that it speaks of, one or many of each."""
 
     entries: Mapping[str, str | Names]
-    known: Names = Names(AGENTS, OBJECTS)
+    known: Names = COMMON
     facts: Facts = field(default_factory=dict)
 
     @classmethod

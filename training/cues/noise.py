@@ -15,6 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -176,7 +177,7 @@ def _curve(rows: list[dict[str, Any]], name: str, kind: str) -> list[dict[str, A
     own = [row for row in rows if _only(row["sizes"], kind)]
     points = sorted(({"shown": row["shown"][name], "changed": dict(row["changed"])} for row in own),
                     key=lambda point: point["shown"])  # fmt: skip
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         for type_ in TYPES:
             after["changed"][type_] = max(after["changed"][type_], before["changed"][type_])
     return points

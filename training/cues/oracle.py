@@ -31,8 +31,8 @@ SKY = 1000.0  # metres: a depth for what has none, with a confidence of 0
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations, each frame (and thing) for itself. `turn` degrees and `move`, a share of the median depth, of
-    the cameras; `depth`: a share, for everything that one mask holds, and for the rest; `front` degrees.
+    """Standard deviations, each frame (and thing) for itself. Of the cameras: `turn` degrees, about each axis, and
+    `move`, a share of the median depth. `depth`: a share, for all that one mask holds, and for the rest; `front` degrees.
 
     `grow`: pixels that every mask gets wider, or narrower below 0; `shift`: pixels in a random direction. `surface`:
     points of what is seen, as any estimator's, in place of every pixel of a thing having the thing's middle. `drift`
@@ -103,7 +103,7 @@ def _beside(path: Path, frames: int, sides: tuple[int, int]) -> Truth:
     if not (record.is_file() and config.is_file()):
         raise ValueError(f"{path.name} is no rendered clip: there is no {record.name} or no {CONFIG} beside it")
     given: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     seed = int(json.loads(record.read_text(encoding="utf-8"))["seed"])
     truth = Truth.of(sample_scene(seed, SceneConfig(**values)))
     found = (len(truth.scene.times), *truth.rendered.depth.shape[1:])

@@ -100,7 +100,7 @@ class OrientAnythingOrienter:
 
     @classmethod
     def load(cls, location: str | Path, device: str) -> OrientAnythingOrienter:
-        """From a directory with `dino_weight.pt`, or such a file. CheckpointError when it is not the published layout."""
+        """From a directory with `dino_weight.pt`, or such a file. CheckpointError for another layout."""
         path = Path(location).expanduser()
         file = path / WEIGHTS if path.is_dir() else path
         if not file.is_file():
@@ -135,7 +135,6 @@ def crop(frame: np.ndarray, box: FloatArray) -> Tensor:
 
     What a square has outside the frame is black, so that a thing keeps its shape.
     """
-    height, width = frame.shape[:2]
     middle, side = (box[:2] + box[2:]) / 2, max(float((box[2:] - box[:2]).max()) * (1 + 2 * MARGIN), 2.0)
     left, top = np.floor(middle - side / 2).astype(int)
     right, bottom = np.ceil(middle + side / 2).astype(int)
@@ -152,7 +151,7 @@ def crop(frame: np.ndarray, box: FloatArray) -> Tensor:
 
 def read(out: Tensor) -> tuple[FloatArray, FloatArray]:
     """[B, 722] -> azimuth, polar angle and rotation [B, 3] in degrees, and confidence [B]."""
-    azimuth, polar, rotation, sure = out.split(BINS, dim=1)
+    azimuth, polar, rotation, sure = torch.split(out, BINS, dim=1)
     angles = torch.stack([azimuth.argmax(1), polar.argmax(1) - 90, rotation.argmax(1) - 90], dim=1)
     return angles.double().numpy(), sure.softmax(dim=1)[:, 0].double().numpy()
 

@@ -26,7 +26,7 @@ VERSION = 1  # of the files
 
 @dataclass(frozen=True)
 class Record:
-    """`reasons`: why the video is not used, empty when it is. `noise`: what its paths show. `facts`: all of the JSON."""
+    """`reasons`: why the video is not used, empty when it is. `noise`: what its paths show; `facts`: the JSON."""
 
     cues: Cues
     reasons: tuple[str, ...]

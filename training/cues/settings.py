@@ -44,8 +44,8 @@ class Settings:
     """Least share of the frame's pixels, to ask about a thing: as for rendered scenes (`scenes.tracks.LEAST_AREA`)."""
 
     median_depth: float = 6.3
-    """π³ has no unit of length, the words of answers have one ("both under 0.1"). So lengths are scaled until the median
-    depth of all valid points is this: the median of 24 rendered scenes (4.2 to 9.3), in metres."""
+    """π³ has no unit of length, the words of answers have one ("both under 0.1"). So lengths are scaled until the
+    median depth of all valid points is this: the median of 24 rendered scenes (4.2 to 9.3), in metres."""
     gap: int = 2
     """Frames without a centre that are filled between two that have one. Over three frames a thing can stop and go."""
     spike: float = 4.0
@@ -71,8 +71,8 @@ class Settings:
     """Least share of valid pixels, mean over frames: below it the scene is sky, water or fog to π³. A rendered street
     under a wide sky has 0.19, because ground at a grazing angle is all depth edges in small pictures."""
     cut_histogram: float = 0.5
-    """A cut: total variation between the colour histograms of neighbouring frames, in [0, 1], above this. In 24 rendered
-    scenes it is 0.14 at most; between two of them it is above 0.5 for 22 of 23."""
+    """A cut: total variation between the colour histograms of neighbouring frames, in [0, 1], above this. In 24
+    rendered scenes it is 0.14 at most; between two of them it is above 0.5 for 22 of 23."""
     least_overlap: float = 0.1
     """A cut too: least share of a frame's points that the next frame sees."""
     least_motion: float = 0.5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def _within(known: BoolArray, gap: int) -> BoolArray:
     """Known frames, and those between two known ones that are at most `gap` frames apart from each other."""
     wanted = known.copy()
     places = np.flatnonzero(known)
-    for start, end in zip(places[:-1], places[1:], strict=True):
+    for start, end in pairwise(places.tolist()):
         if end - start - 1 <= gap:
             wanted[start:end] = True
     return wanted

@@ -36,8 +36,9 @@ def untrained(namer: Namer | None = None, seed: int = 0, device: str = "cpu") ->
     facts: Facts = {"kind": "untrained", "seed": seed}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        models = pi3(), grounding_dino(), sam2(), orient_anything()
-    geometer, detector, tracker, orienter = (model.to(device).eval().requires_grad_(False) for model in models)
+        geometer, detector, tracker, orienter = pi3(), grounding_dino(), sam2(), orient_anything()
+    for model in (geometer, detector, tracker, orienter):
+        model.to(device).eval().requires_grad_(False)
     return Estimators(
         namer=namer or Listed(),
         geometer=Pi3Geometer(geometer, facts),
@@ -79,28 +80,27 @@ def grounding_dino() -> GroundingDinoForObjectDetection:
 def sam2() -> Sam2VideoModel:
     backbone = {
         "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [SIDE, SIDE],
-        "blocks_per_stage": [1, 1, 1, 1], "embed_dim_per_stage": [8, 16, 32, 64],
-        "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 4, 4, 4],
-        "global_attention_blocks": [2], "window_positional_embedding_background_size": [4, 4],
+        "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 2, 4, 2],
+        "global_attention_blocks": [3], "window_positional_embedding_background_size": [4, 4],
     }  # fmt: skip
     vision = {
         "model_type": "sam2_vision_model", "backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": 128,
     }  # fmt: skip
     config = Sam2VideoConfig(
         vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "mask_input_channels": 4},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
+        prompt_encoder_config={"hidden_size": 128, "image_size": SIDE, "mask_input_channels": 4},
+        mask_decoder_config={"hidden_size": 128, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
         image_size=SIDE,
-        memory_attention_hidden_size=32,
+        memory_attention_hidden_size=128,
         memory_attention_num_layers=1,
         memory_attention_feed_forward_hidden_size=32,
         memory_attention_rope_feat_sizes=[4, 4],
-        memory_encoder_hidden_size=32,
-        memory_encoder_output_channels=16,
-        mask_downsampler_embed_dim=32,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
         memory_fuser_num_layers=1,
-        memory_fuser_embed_dim=32,
+        memory_fuser_embed_dim=128,
         memory_fuser_intermediate_dim=32,
     )
     return Sam2VideoModel(config)

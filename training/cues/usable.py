@@ -1,4 +1,4 @@
-"""Which videos can be asked about, from their own geometry: no cut, something that moves, points that can be trusted."""
+"""Which videos can be asked about, from their own geometry: no cut, something that moves, points to trust."""
 
 from __future__ import annotations
 
