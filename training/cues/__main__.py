@@ -26,6 +26,8 @@ from training.cues.keep import TABLE, Table
 from training.cues.loading import KINDS, Choice
 from training.cues.settings import Settings
 from training.evaluate.progress import shown
+from training.questions.engine import Plan
+from training.questions.templates import TYPES
 
 WEIGHTS = ("pi3", "detector", "masks", "orientation")
 
@@ -67,7 +69,15 @@ def _extract(given: argparse.Namespace, settings: Settings) -> dict[str, str]:
 
 def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settings) -> Made:
     table = Table.load(given.noise_table)
-    made = ask(found, given.out, table, settings.most_changed, given.per_scene, given.seed, given.least)
+    made = ask(
+        found,
+        given.out,
+        table,
+        settings.most_changed,
+        Plan(per_scene=given.per_scene, types=_types(given.types)),
+        given.seed,
+        given.least,
+    )
     _say(f"{made.questions} questions in {given.out / QUESTIONS}")
     _say(f"asked of so many videos: {', '.join(f'{type_} {count}' for type_, count in made.kept.items())}")
     if made.report is None:
@@ -94,6 +104,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _types(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return TYPES
+    if unknown := sorted(set(text.split(",")) - set(TYPES)):
+        raise ValueError(f"--types has {unknown[0]!r}; there are {', '.join(TYPES)}")
+    return tuple(text.split(","))
+
+
 def _say(text: str) -> None:
     sys.stderr.write(text.rstrip("\n") + "\n")
 
@@ -116,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a setting")
     parser.add_argument("--questions", action="store_true", help="then ask questions, and audit them")
     parser.add_argument("--per-scene", type=int, default=24, help="questions of each video on average")
+    parser.add_argument("--types", metavar="TYPE,TYPE", help="question types, all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the questions")
     parser.add_argument("--least", type=int, default=2000, help="fewest questions for a verdict of the audit")
     parser.add_argument("--noise-table", type=Path, default=TABLE, help="from `python -m training.cues.noise`")

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +19,6 @@ from training.cues.record import Record
 from training.questions import records
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.engine import Plan, generate
-from training.questions.templates import TYPES
 
 QUESTIONS, AUDIT = "questions.json", "audit"
 
@@ -51,23 +50,24 @@ def ask(
     out: Path,
     table: Table,
     most_changed: float,
-    per_scene: int,
+    plan: Plan,
     seed: int,
     least: int = LEAST_ITEMS,
 ) -> Made:
-    """Writes the files. `per_scene` questions of each video on average; `least` items for a verdict of the audit."""
+    """Writes the files. `plan.per_scene` questions of each video on average, over `plan.types`, each for itself;
+    `least` items for a verdict of the audit."""
     usable = [record for record in found if record.usable]
     left_out = Counter(reason.split(":")[0] for record in found for reason in record.reasons)
     random, dropped = Random(seed), Counter[str]()
     asked: list[records.Record] = []
     kept: dict[str, int] = {}
-    for type_ in TYPES:
+    for type_ in plan.types:
         own = [record.cues for record in usable if type_ in table.kept(record.noise, most_changed)]
         kept[type_] = len(own)
         if own:
             # One type at a time, so that each has its own videos.
-            plan = Plan(per_scene=max(1, round(per_scene / len(TYPES))), types=(type_,))
-            asked += generate(own, random, plan, dropped)
+            share = max(1, round(plan.per_scene / len(plan.types)))
+            asked += generate(own, random, replace(plan, per_scene=share, types=(type_,)), dropped)
     asked = random.sample(asked, len(asked))
     _write(out / QUESTIONS, asked)
     report = audit(asked, least=least) if len({record.videoID for record in asked}) > 1 else None

@@ -29,14 +29,19 @@ class Done:
 
 
 def videos(folder: Path) -> list[Path]:
-    """By name. ValueError when there are none, or when two have one name but for the suffix: records are by name."""
+    """By name. ValueError when there are none, when two have one name but for the suffix, or when one has a name that is
+    taken: records are by name."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     names = [path.stem for path in found]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if not found or twice:
-        raise ValueError(f"{folder} has two videos of one name: {twice[0]}" if twice else f"{folder} has no videos")
+    if not found:
+        raise ValueError(f"{folder} has no videos")
+    if twice:
+        raise ValueError(f"{folder} has two videos of one name: {twice[0]}")
+    if taken := sorted(record.TAKEN & set(names)):
+        raise ValueError(f"{folder} has a video of the name {taken[0]}, which a file beside the records has")
     return found
 
 
@@ -69,6 +74,7 @@ def extract_all(paths: Sequence[Path], out: Path, make: Make, settings: Settings
     these settings and estimators: ValueError when it has others' records.
     """
     out.mkdir(parents=True, exist_ok=True)
+    record.check_settings(out, settings.as_json())
     left = [path for path in paths if not record.complete(out, path.stem)]
     ready = {path.stem for path in paths} - {path.stem for path in left}
     yield from (Done(name) for name in sorted(ready))

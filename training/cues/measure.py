@@ -22,8 +22,9 @@ class Measured:
     """What the estimators say of one video; lengths in the geometry's own unit, NaN where unknown.
 
     Of the video: `times` [F]; `size` [2] width, height; `poses` [F, 4, 4]; `up` [3] or NaN; `metric` [];
-    `depth` []: the median over valid points; `valid` [F]: the share of pixels that are; `overlap` [F - 1]: the share of
-    a frame's points that the next one sees; `change` [F - 1]: total variation between their colours.
+    `depth` []: the median over all good points, also those on edges, of which small pictures have more; `valid` [F]:
+    the share of pixels that are good; `overlap` [F - 1]: the share of a frame's valid points that the next one sees;
+    `change` [F - 1]: total variation between their colours.
 
     Of the things, which `names` [N] name: `agent` [N]; `score` [N] of the detection; `centres` [N, F, 3] in the axes of
     each camera; `points` [N, F]: how many the mean is of; `boxes` [N, F, 4] in the video's pixels; `area` [N, F] share
@@ -73,8 +74,8 @@ def measure(footage: Footage, estimators: Estimators, settings: Settings) -> Mea
         poses=geometry.poses,
         up=np.full(3, np.nan) if geometry.up is None else geometry.up,
         metric=np.array(geometry.metric),
-        depth=np.array(np.median(z[valid]) if valid.any() else np.nan, np.float64),
-        valid=valid.mean(axis=(1, 2)),
+        depth=np.array(np.median(z[good]) if good.any() else np.nan, np.float64),
+        valid=good.mean(axis=(1, 2)),
         overlap=overlap(geometry, valid),
         change=change(footage.frames),
         names=np.array(found.names, np.str_),

@@ -32,7 +32,8 @@ SKY = 1000.0  # metres: a depth for what has none, with a confidence of 0
 @dataclass(frozen=True)
 class Noise:
     """Standard deviations, each frame (and thing) for itself. Of the cameras: `turn` degrees, about each axis, and
-    `move`, a share of the median depth. `depth`: a share, for all that one mask holds, and for the rest; `front` degrees.
+    `move`, a share of the median depth. `depth`: a share, for all that one mask holds, and for the rest. `front`:
+    degrees.
 
     `grow`: pixels that every mask gets wider, or narrower below 0; `shift`: pixels in a random direction. `surface`:
     points of what is seen, as any estimator's, in place of every pixel of a thing having the thing's middle. `drift`

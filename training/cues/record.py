@@ -21,6 +21,8 @@ from training.cues.measure import Measured
 from training.questions.cues import Cues, Track
 
 CONFIG, ERRORS = "config.json", "errors.json"
+TAKEN = frozenset({"config", "errors", "questions", "audit"})
+"""Names that no video may have: files of these names lie beside the records."""
 VERSION = 1  # of the files
 
 
@@ -110,6 +112,13 @@ def keep_config(out: Path, config: Mapping[str, Any]) -> None:
         os.replace(_unfinished(path), path)
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{out} has records of other settings or estimators: see {path.name}; take another --out")
+
+
+def check_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """ValueError when the folder has records of other settings, whether or not there is anything left to make."""
+    path = out / CONFIG
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] != json.loads(json.dumps(settings)):
+        raise ValueError(f"{out} has records of other settings: see {path.name}; take another --out")
 
 
 def keep_errors(out: Path, errors: Mapping[str, str]) -> None:

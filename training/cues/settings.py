@@ -54,22 +54,24 @@ class Settings:
     """And at least this far: three times the length that the words call nothing."""
     bandwidths: tuple[float, ...] = (1.5, 2.5, 4.0)
     """Frames: standard deviations of the Gaussian window of a local parabola. The one with the least estimated error
-    is taken (Mallows' Cp). 4 frames is 1/8 of the video: a wider window would swallow a stop."""
-    least_noise: float = 0.015
-    """Estimated noise (standard deviation of a coordinate) below which a path stays as it is: smoothing would cost
-    more in its turns than it gains. The paths of rendered scenes, without noise, are estimated below it."""
-    least_turn: float = 1.5
+    is taken, or none (Mallows' Cp). 4 frames is 1/8 of the video: a wider window would swallow a stop."""
+    least_noise: float = 0.001
+    """Estimated noise (standard deviation of a coordinate) below which a path stays as it is. Paths of rendered scenes
+    that have none are estimated at 0.0003 and less; words about speed change with noise of 0.01 already."""
+    least_turn: float = 0.1
     """The same for the fronts of things, in degrees."""
-    least_camera_turn: float = 0.3
-    """The same for cameras, in degrees: 0.3 of them move what is 8 units away by 0.04, less than half of "nothing"."""
+    least_camera_turn: float = 0.01
+    """The same for cameras, in degrees. Cameras must be smoothed before centres are: what jitters with its camera would
+    be smoothed alone otherwise, and jitter for the camera. With 0.3 here and a noise of 0.25 degrees 69 % of the
+    answers about relative speed changed, more than with 2 degrees."""
     camera_spike: float = 5.0
     """Degrees from what its neighbours foretell, at least, of a camera that is an outlier."""
 
     least_frames: int = 8
     """Of a video with fewer, no interval can be asked about."""
-    least_valid: float = 0.1
-    """Least share of valid pixels, mean over frames: below it the scene is sky, water or fog to π³. A rendered street
-    under a wide sky has 0.19, because ground at a grazing angle is all depth edges in small pictures."""
+    least_valid: float = 0.2
+    """Least share of pixels above `valid_confidence`, mean over frames: below it the scene is sky, water or fog to π³.
+    Depth edges do not count: in small pictures all ground at a grazing angle is one, up to 96 % of a rendered scene."""
     cut_histogram: float = 0.5
     """A cut: total variation between the colour histograms of neighbouring frames, in [0, 1], above this. In 24
     rendered scenes it is 0.14 at most; between two of them it is above 0.5 for 22 of 23."""

@@ -87,12 +87,11 @@ def smoothed(
     trust = np.isfinite(kept).all(axis=1) * (np.ones(len(path)) if weights is None else np.nan_to_num(weights))
     wanted = _within(trust > 0, gap)
     bandwidth = 0.0
+    found = _filled(kept, trust > 0)
     if noise >= least_noise and (trust > 0).sum() > 4:
-        fits = [(width, _matrix(trust, width)) for width in bandwidths]
+        fits = [(0.0, np.eye(len(path))), *((width, _matrix(trust, width)) for width in bandwidths)]
         bandwidth, matrix = min(fits, key=lambda fit: _risk(kept, trust, fit[1], noise))
-        found = matrix @ np.nan_to_num(kept)
-    else:
-        found = _filled(kept, trust > 0)
+        found = matrix @ np.nan_to_num(kept) if bandwidth else found
     return Smoothed(np.where(wanted[:, None], found, np.nan), noise, outliers, bandwidth)
 
 
