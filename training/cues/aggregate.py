@@ -166,7 +166,7 @@ def _path(centres: FloatArray, present: FloatArray, settings: Settings) -> Smoot
     there = np.where(np.asarray(present >= settings.least_present)[:, None], centres, np.nan)
     found = _smoothed(there, settings)
     # Where it is hidden the masks' scraps still tell something: better than nothing for what lies in between.
-    alone = ~np.isfinite(found.path).all(axis=1) & np.isfinite(centres).all(axis=1)
+    alone = np.asarray(~np.isfinite(found.path).all(axis=1) & np.isfinite(centres).all(axis=1))
     return replace(found, path=np.where(alone[:, None], centres, found.path))
 
 

@@ -29,8 +29,8 @@ class Done:
 
 
 def videos(folder: Path) -> list[Path]:
-    """By name. ValueError when there are none, when two have one name but for the suffix, or when one has a name that is
-    taken: records are by name."""
+    """By name. ValueError when there are none, when two have one name but for the suffix, or when one has a name that
+    is taken: records are by name."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -151,7 +151,7 @@ def crop(frame: np.ndarray, box: FloatArray) -> Tensor:
 
 def read(out: Tensor) -> tuple[FloatArray, FloatArray]:
     """[B, 722] -> azimuth, polar angle and rotation [B, 3] in degrees, and confidence [B]."""
-    azimuth, polar, rotation, sure = torch.split(out, BINS, dim=1)
+    azimuth, polar, rotation, sure = torch.split(out, list(BINS), dim=1)
     angles = torch.stack([azimuth.argmax(1), polar.argmax(1) - 90, rotation.argmax(1) - 90], dim=1)
     return angles.double().numpy(), sure.softmax(dim=1)[:, 0].double().numpy()
 

@@ -13,10 +13,13 @@ import pytest
 from tests.training.cues.conftest import SETTINGS
 from training.cues import extract, record
 from training.cues.__main__ import main
+from training.cues.aggregate import Noise, aggregate
 from training.cues.ask import ask
 from training.cues.estimators import Estimators, Footage, Geometry
 from training.cues.keep import Curve, Table
+from training.cues.measure import measure
 from training.cues.oracle import oracle
+from training.cues.usable import reasons
 from training.questions import records
 from training.questions.engine import Plan
 from training.questions.templates import TYPES
@@ -200,7 +203,7 @@ def test_the_table_is_read_between_its_levels() -> None:
         "turn": Curve((0.0, 1.0), dict.fromkeys(TYPES, (0.0, 0.4))),
         "centre": Curve((0.0, 1.0), dict.fromkeys(TYPES, (0.1, 0.1))),
     })  # fmt: skip
-    noise = record.Noise(turn=0.5, move=9.0, centre=0.3, front=9.0)
+    noise = Noise(turn=0.5, move=9.0, centre=0.3, front=9.0)
     assert table.expected(noise, "abs_dis") == pytest.approx(1 - 0.8 * 0.9)
     assert table.kept(noise, 0.29) == TYPES
     assert table.kept(noise, 0.27) == ()
@@ -214,8 +217,8 @@ class TestUnusable:
         return Footage.open(sorted(clips.glob("*.mp4"))[0], SETTINGS)
 
     def reasons(self, footage: Footage, estimators: Estimators) -> list[str]:
-        measured = extract.measure(footage, estimators, SETTINGS)
-        return extract.reasons(measured, extract.aggregate(footage.name, measured, SETTINGS), SETTINGS)
+        measured = measure(footage, estimators, SETTINGS)
+        return reasons(measured, aggregate(footage.name, measured, SETTINGS), SETTINGS)
 
     def test_a_cut_by_its_colours(self, footage: Footage, clips: Path) -> None:
         frames = footage.frames.copy()
@@ -236,8 +239,8 @@ class TestUnusable:
                 poses[20:, :3, 3] += 1000
                 return replace(found, poses=poses)
 
-        reasons = self.reasons(footage, replace(inner, geometer=Jumps()))
-        assert any(reason.startswith("a cut after frame 19") and "seen next" in reason for reason in reasons)
+        told = self.reasons(footage, replace(inner, geometer=Jumps()))
+        assert any(reason.startswith("a cut after frame 19") and "seen next" in reason for reason in told)
 
     def test_nothing_that_can_be_trusted(self, footage: Footage) -> None:
         inner = oracle()
@@ -249,8 +252,8 @@ class TestUnusable:
                 found = inner.geometer(footage)
                 return replace(found, confidence=0.05 * found.confidence)
 
-        reasons = self.reasons(footage, replace(inner, geometer=Unsure()))
-        assert any("0.0% of the points are valid" in reason for reason in reasons)
+        told = self.reasons(footage, replace(inner, geometer=Unsure()))
+        assert any("0.0% of the points are valid" in reason for reason in told)
 
     def test_nothing_that_moves(self, footage: Footage) -> None:
         inner = oracle()
@@ -263,11 +266,11 @@ class TestUnusable:
                 points = np.broadcast_to(np.array([0, 0, 5], np.float32), found.points.shape)
                 return replace(found, poses=np.tile(np.eye(4), (len(found.poses), 1, 1)), points=points)
 
-        reasons = self.reasons(footage, replace(inner, geometer=Frozen()))
-        assert any(reason.startswith("nothing moves: 0.00 units") for reason in reasons)
+        told = self.reasons(footage, replace(inner, geometer=Frozen()))
+        assert any(reason.startswith("nothing moves: 0.00 units") for reason in told)
 
     def test_too_few_frames(self, footage: Footage) -> None:
-        measured = extract.measure(footage, oracle(), SETTINGS)
+        measured = measure(footage, oracle(), SETTINGS)
         few = replace(measured, times=measured.times[:5])
-        aggregated = extract.aggregate(footage.name, measured, SETTINGS)
-        assert extract.reasons(few, aggregated, SETTINGS) == ["5 frames; at least 8 are needed"]
+        aggregated = aggregate(footage.name, measured, SETTINGS)
+        assert reasons(few, aggregated, SETTINGS) == ["5 frames; at least 8 are needed"]
