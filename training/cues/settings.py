@@ -55,9 +55,9 @@ class Settings:
     bandwidths: tuple[float, ...] = (1.5, 2.5, 4.0)
     """Frames: standard deviations of the Gaussian window of a local parabola. The one with the least estimated error
     is taken, or none (Mallows' Cp). 4 frames is 1/8 of the video: a wider window would swallow a stop."""
-    least_noise: float = 0.001
-    """Estimated noise (standard deviation of a coordinate) below which a path stays as it is. Paths of rendered scenes
-    that have none are estimated at 0.0003 and less; words about speed change with noise of 0.01 already."""
+    least_noise: float = 0.003
+    """Estimated noise (standard deviation along an axis) below which a path stays as it is: words about speed change
+    with noise of 0.01 already, and the paths of 14 rendered scenes, which have none, do not exceed it."""
     least_turn: float = 0.1
     """The same for the fronts of things, in degrees."""
     least_camera_turn: float = 0.01
@@ -75,6 +75,9 @@ class Settings:
     cut_histogram: float = 0.5
     """A cut: total variation between the colour histograms of neighbouring frames, in [0, 1], above this. In 24
     rendered scenes it is 0.14 at most; between two of them it is above 0.5 for 22 of 23."""
+    cut_ratio: float = 3.0
+    """And above this many times the video's own median: a camera that pans in one frame a second changes its colours
+    as much (0.3 to 0.7 in one such clip), but all the time."""
     least_overlap: float = 0.1
     """A cut too: least share of a frame's points that the next frame sees."""
     least_motion: float = 0.5

@@ -14,14 +14,17 @@ import numpy as np
 from training.questions.cues import BoolArray, FloatArray
 
 MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
-THIRD = np.sqrt(20.0)  # standard deviation of a third difference of independent noise of 1: 1² + 3² + 3² + 1²
+ORDER = 4  # of the differences that show noise: those of a smooth turn are smaller with each order
+FOURTH = np.sqrt(70.0)  # standard deviation of such a difference of independent noise of 1: 1² + 4² + 6² + 4² + 1²
+LEAST = 4  # differences, to say anything of noise
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """`path` [F, D]; `noise`: the estimated standard deviation of a coordinate before smoothing, 0 where there are too
-    few frames to tell; `outliers` [F]; `bandwidth` in frames, 0 where nothing was smoothed."""
+    """`path` [F, D]; `noise`: the estimated standard deviation of a coordinate before smoothing (root mean square over
+    the coordinates), 0 where there are too few frames to tell; `outliers` [F]; `bandwidth` in frames, the widest of all
+    axes, 0 where nothing was smoothed."""
 
     path: FloatArray
     noise: float
@@ -29,14 +32,27 @@ class Smoothed:
     bandwidth: float
 
 
-def noise_of(path: FloatArray) -> float:
-    """Standard deviation of a coordinate's independent noise, from third differences: a parabola has none.
+def noise_of(path: FloatArray) -> FloatArray:
+    """[D] standard deviation of each coordinate's independent noise, from fourth differences: a cubic has none.
 
     Robust: half of the frames may be anything. Noise that drifts slowly is not seen.
     """
-    third = np.diff(path, 3, axis=0)
-    third = third[np.isfinite(third).all(axis=1)]
-    return float(MAD * np.median(np.abs(third)) / THIRD) if len(third) >= 4 else 0.0
+    found = _differences(path)
+    if len(found) < LEAST:
+        return np.zeros(path.shape[1])
+    return MAD * np.median(np.abs(found), axis=0) / FOURTH
+
+
+def noise_axes(path: FloatArray) -> FloatArray:
+    """[D, D] orthonormal columns: the directions of the noise, by the signs of differences, which no outlier
+    outweighs (their lengths do not count)."""
+    found = _differences(path)
+    lengths = np.linalg.norm(found, axis=1)
+    found, lengths = found[lengths > TINY], lengths[lengths > TINY]
+    if len(found) < LEAST:
+        return np.eye(path.shape[1])
+    signs = found / lengths[:, None]
+    return np.asarray(np.linalg.eigh(signs.T @ signs)[1], np.float64)
 
 
 def spikes(path: FloatArray, noise: float, errors: float, least: float) -> BoolArray:
@@ -78,20 +94,29 @@ def smoothed(
 ) -> Smoothed:
     """A local parabola under a Gaussian window through what is known. Gaps of at most `gap` frames are filled.
 
-    `weights` [F]: how far each frame is trusted. `spike`: `errors` and `least` of `spikes`. Below `least_noise` known
-    frames stay as they are.
+    Each axis of the noise has its own window: that of a depth lies along the ray, and what is seen across it, which is
+    known far better, stays sharp. `weights` [F]: how far each frame is trusted. `spike`: `errors` and `least` of
+    `spikes`. What has less noise than `least_noise` on every axis stays as it is.
     """
-    noise = noise_of(path)
-    outliers = spikes(path, noise, *spike)
+    axes = noise_axes(path)
+    own = noise_of(path @ axes)
+    noise = float(np.sqrt((own**2).mean()))
+    outliers = spikes(path, float(own.max()), *spike)
     kept = np.where(outliers[:, None], np.nan, path)
     trust = np.isfinite(kept).all(axis=1) * (np.ones(len(path)) if weights is None else np.nan_to_num(weights))
     wanted = _within(trust > 0, gap)
-    bandwidth = 0.0
-    found = _filled(kept, trust > 0)
-    if noise >= least_noise and (trust > 0).sum() > 4:
+    found, bandwidth = _filled(kept, trust > 0), 0.0
+    if own.max() >= least_noise and (trust > 0).sum() > LEAST:
         fits = [(0.0, np.eye(len(path))), *((width, _matrix(trust, width)) for width in bandwidths)]
-        bandwidth, matrix = min(fits, key=lambda fit: _risk(kept, trust, fit[1], noise))
-        found = matrix @ np.nan_to_num(kept) if bandwidth else found
+        along = found @ axes
+        chosen = [
+            min(fits, key=lambda fit: _risk(column, trust, fit[1], size))
+            for column, size in zip(along.T, own, strict=True)
+        ]
+        bandwidth = max(width for width, _ in chosen)
+        if bandwidth:
+            columns = [matrix @ column for (_, matrix), column in zip(chosen, along.T, strict=True)]
+            found = np.stack(columns, axis=1) @ axes.T
     return Smoothed(np.where(wanted[:, None], found, np.nan), noise, outliers, bandwidth)
 
 
@@ -139,8 +164,13 @@ def _matrix(trust: FloatArray, width: float) -> FloatArray:
     return np.stack(rows)
 
 
-def _risk(path: FloatArray, trust: FloatArray, matrix: FloatArray, noise: float) -> float:
-    """Mallows' Cp of one coordinate: the fit's squared error as far as the data tell it."""
+def _risk(column: FloatArray, trust: FloatArray, matrix: FloatArray, noise: float) -> float:
+    """Mallows' Cp: the fit's squared error as far as the data tell it."""
     known = trust > 0
-    left = (path - matrix @ np.nan_to_num(path))[known]
-    return float((left**2).sum() + 2 * noise**2 * path.shape[1] * np.trace(matrix[np.ix_(known, known)]))
+    left = (column - matrix @ column)[known]
+    return float((left**2).sum() + 2 * noise**2 * np.trace(matrix[np.ix_(known, known)]))
+
+
+def _differences(path: FloatArray) -> FloatArray:
+    found = np.diff(path, ORDER, axis=0)
+    return found[np.isfinite(found).all(axis=1)]

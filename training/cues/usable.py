@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from training.cues.aggregate import Aggregated
 from training.cues.measure import Measured
 from training.cues.settings import Settings
@@ -16,8 +18,8 @@ def reasons(measured: Measured, aggregated: Aggregated, settings: Settings) -> l
     valid = float(measured.valid.mean())
     if valid < settings.least_valid:
         found.append(f"{valid:.1%} of the points are valid; at least {settings.least_valid:.1%} are needed")
-    at = int(measured.change.argmax())
-    if measured.change[at] > settings.cut_histogram:
+    at, usual = int(measured.change.argmax()), settings.cut_ratio * float(np.median(measured.change))
+    if measured.change[at] > max(settings.cut_histogram, usual):
         found.append(
             f"a cut after frame {at}: colours differ by {measured.change[at]:.2f}, over {settings.cut_histogram}"
         )

@@ -226,6 +226,12 @@ class TestUnusable:
         (reason,) = self.reasons(replace(footage, frames=frames), oracle())
         assert reason.startswith("a cut after frame 15")
 
+    def test_a_fast_pan_is_no_cut(self, footage: Footage) -> None:
+        """Colours that change in every frame: the same pictures, every other one of them inverted."""
+        frames = footage.frames.copy()
+        frames[::2] = 255 - frames[::2]
+        assert self.reasons(replace(footage, frames=frames), oracle()) == []
+
     def test_a_cut_by_what_the_next_frame_sees(self, footage: Footage) -> None:
         inner = oracle()
 
