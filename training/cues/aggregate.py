@@ -176,19 +176,27 @@ def _smoothed(path: FloatArray, settings: Settings) -> Smoothed:
 
 
 def _steady(poses: FloatArray, settings: Settings) -> tuple[FloatArray, float, float]:
-    """The cameras' path, and its noise: radians and units."""
-    places = _smoothed(poses[:, :3, 3], settings)
+    """The cameras' path, and its noise: radians about an axis, and units.
+
+    Rotations are smoothed as quaternions, whose signs follow each other: so a camera may turn as far as it likes.
+    """
+    spike = (settings.spike, settings.least_spike)
+    places = smoothed(
+        poses[:, :3, 3], settings.bandwidths, settings.least_camera_move, settings.gap, spike, together=True
+    )
     turns = np.stack([_quaternion(rotation) for rotation in poses[:, :3, :3]])
     for frame in range(1, len(turns)):
         turns[frame] *= np.sign(turns[frame] @ turns[frame - 1]) or 1.0
-    # A quaternion has half the angle.
+    # A quaternion has half the angle, and the noise of three axes in four numbers.
     spike = (settings.spike, np.radians(settings.camera_spike) / 2)
-    found = smoothed(turns, settings.bandwidths, np.radians(settings.least_camera_turn) / 2, settings.gap, spike)
+    least = np.radians(settings.least_camera_turn) / 2 * np.sqrt(3 / 4)
+    found = smoothed(turns, settings.bandwidths, least, settings.gap, spike, together=True)
     steady = poses.copy()
-    steady[:, :3, 3] = places.path
-    if found.bandwidth or found.outliers.any():
+    if np.isfinite(places.path).all():  # a long gap of outliers leaves the poses as they are
+        steady[:, :3, 3] = places.path
+    if (found.bandwidth or found.outliers.any()) and np.isfinite(found.path).all():
         steady[:, :3, :3] = np.stack([_rotation(turn) for turn in found.path])
-    return steady, 2 * found.noise, places.noise
+    return steady, 2 * found.noise * float(np.sqrt(4 / 3)), places.noise
 
 
 def _quaternion(rotation: FloatArray) -> FloatArray:

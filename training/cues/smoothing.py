@@ -91,33 +91,75 @@ def smoothed(
     gap: int,
     spike: tuple[float, float],
     weights: FloatArray | None = None,
+    together: bool = False,
 ) -> Smoothed:
     """A local parabola under a Gaussian window through what is known. Gaps of at most `gap` frames are filled.
 
     Each axis of the noise has its own window: that of a depth lies along the ray, and what is seen across it, which is
-    known far better, stays sharp. `weights` [F]: how far each frame is trusted. `spike`: `errors` and `least` of
-    `spikes`. What has less noise than `least_noise` on every axis stays as it is.
+    known far better, stays sharp; an axis with less noise than `least_noise` stays as it is. With `together` all
+    coordinates have one window or none, because their noise is alike. `weights` [F]: how far each frame is trusted.
+    `spike`: `errors` and `least` of `spikes`.
     """
-    axes = noise_axes(path)
+    axes = np.eye(path.shape[1]) if together else noise_axes(path)
     own = noise_of(path @ axes)
     noise = float(np.sqrt((own**2).mean()))
-    outliers = spikes(path, float(own.max()), *spike)
+    outliers = spikes(path, noise if together else float(own.max()), *spike)
     kept = np.where(outliers[:, None], np.nan, path)
     trust = np.isfinite(kept).all(axis=1) * (np.ones(len(path)) if weights is None else np.nan_to_num(weights))
-    wanted = _within(trust > 0, gap)
     found, bandwidth = _filled(kept, trust > 0), 0.0
-    if own.max() >= least_noise and (trust > 0).sum() > LEAST:
-        fits = [(0.0, np.eye(len(path))), *((width, _matrix(trust, width)) for width in bandwidths)]
-        along = found @ axes
-        chosen = [
-            min(fits, key=lambda fit: _risk(column, trust, fit[1], size))
-            for column, size in zip(along.T, own, strict=True)
-        ]
-        bandwidth = max(width for width, _ in chosen)
+    if (noise if together else own.max()) >= least_noise and (trust > 0).sum() > LEAST:
+        windows = [Window.of(trust, width) for width in bandwidths]
+        if together:
+            parts = [(found, _least_risk(found, trust > 0, windows, noise))]
+        else:
+            columns = zip((found @ axes).T[:, :, None], own, strict=True)
+            parts = [(part, _least_gcv(part, trust > 0, windows) if size >= least_noise else None)
+                     for part, size in columns]  # fmt: skip
+        bandwidth = max(window.width if window else 0.0 for _, window in parts)
         if bandwidth:
-            columns = [matrix @ column for (_, matrix), column in zip(chosen, along.T, strict=True)]
-            found = np.stack(columns, axis=1) @ axes.T
+            done = [window.matrix @ part if window else part for part, window in parts]
+            found = np.concatenate(done, axis=1) @ axes.T
+    wanted = _within(trust > 0, gap)
     return Smoothed(np.where(wanted[:, None], found, np.nan), noise, outliers, bandwidth)
+
+
+@dataclass(frozen=True)
+class Window:
+    """`matrix` [F, F] makes the fitted path of the given one. `width` in frames."""
+
+    width: float
+    matrix: FloatArray
+
+    @classmethod
+    def of(cls, trust: FloatArray, width: float) -> Window:
+        return cls(width, _matrix(trust, width))
+
+    def left(self, part: FloatArray, known: BoolArray) -> tuple[float, float]:
+        """Sum of squares of what the fit of [F, D] leaves of known frames, and the fit's degrees of freedom."""
+        residuals = (part - self.matrix @ part)[known]
+        return float((residuals**2).sum()), float(np.trace(self.matrix[np.ix_(known, known)]))
+
+
+def _least_risk(part: FloatArray, known: BoolArray, windows: Sequence[Window], noise: float) -> Window | None:
+    """By Mallows' Cp, none among them: with the noise of many coordinates alike it is known well enough."""
+
+    def risk(window: Window) -> float:
+        square, freedom = window.left(part, known)
+        return square + 2 * noise**2 * part.shape[1] * freedom
+
+    best = min(windows, key=risk)
+    none = 2 * noise**2 * part.shape[1] * int(known.sum())
+    return best if risk(best) < none else None
+
+
+def _least_gcv(part: FloatArray, known: BoolArray, windows: Sequence[Window]) -> Window:
+    """By generalised cross-validation, which needs no estimate of the noise: that of a single axis is a poor one."""
+
+    def score(window: Window) -> float:
+        square, freedom = window.left(part, known)
+        return square / max(float(known.sum()) - freedom, TINY) ** 2
+
+    return min(windows, key=score)
 
 
 def _shifted(path: FloatArray, by: int) -> FloatArray:
@@ -162,13 +204,6 @@ def _matrix(trust: FloatArray, width: float) -> FloatArray:
         normal += np.diag([TINY, 1e-6, 1e-6])
         rows.append(np.linalg.solve(normal, basis * weight)[0])
     return np.stack(rows)
-
-
-def _risk(column: FloatArray, trust: FloatArray, matrix: FloatArray, noise: float) -> float:
-    """Mallows' Cp: the fit's squared error as far as the data tell it."""
-    known = trust > 0
-    left = (column - matrix @ column)[known]
-    return float((left**2).sum() + 2 * noise**2 * np.trace(matrix[np.ix_(known, known)]))
 
 
 def _differences(path: FloatArray) -> FloatArray:

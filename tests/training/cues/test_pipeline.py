@@ -180,6 +180,31 @@ def test_more_noise_changes_more_answers(truths: list[Truth], estimate: Estimate
     assert shares[0] < shares[1] < shares[2]
 
 
+def test_a_camera_may_turn_all_the_way_round(truths: list[Truth]) -> None:
+    """An orbit of 540 degrees, with a degree of noise: smoothing comes nearer to it, and nowhere goes the other way."""
+    angles, random = np.radians(np.linspace(0, 540, 32)), np.random.default_rng(0)
+    true = np.stack([rotation(np.array([0.0, 0, angle])) for angle in angles])
+    noisy = np.stack([turn @ rotation(random.normal(0, np.radians(1), 3)) for turn in true])
+    measured = measure(truths[0].footage(), exact(truths[0]), SETTINGS)
+    poses = measured.poses.copy()
+    poses[:, :3, :3] = noisy
+    found = aggregate("orbit", replace(measured, poses=poses), SETTINGS).cues.camera_to_world[:, :3, :3]
+
+    def off(turns: FloatArray) -> FloatArray:
+        return np.degrees(np.arccos(np.clip((np.einsum("fij,fij->f", turns, true) - 1) / 2, -1, 1)))
+
+    assert off(found).mean() < 0.7 * off(noisy).mean()
+    assert off(found).max() < 3
+
+
+def rotation(vector: FloatArray) -> FloatArray:
+    """[3] radians about an axis -> [3, 3]."""
+    angle = max(float(np.linalg.norm(vector)), 1e-12)
+    x, y, z = vector / angle
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+
+
 def test_paths_show_the_noise_that_they_have(truths: list[Truth], estimate: Estimate) -> None:
     noise = [estimate(truth, exact(truth, Noise(turn=1.0, move=0.02, front=10.0))).noise for truth in truths]
     depths = [float(np.median(truth.rendered.depth[truth.rendered.depth < 1e9])) for truth in truths]
