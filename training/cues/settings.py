@@ -57,16 +57,16 @@ class Settings:
     is taken. 4 frames is 1/8 of the video: a wider window would swallow a stop."""
     least_noise: float = 0.01
     """Estimated noise of a thing's path (standard deviation along an axis) below which it stays as it is. Paths of
-    rendered scenes, which have none, are estimated at 0.003 and less. With 0.003 here smoothing changed 1.8 % of the
-    answers without noise, with 0.01 0.5 %, as many as without smoothing."""
+    rendered scenes, which have none, are estimated at 0.003 and less. With 0.003 here 1.8 % of the answers
+    without noise changed, with 0.01 0.5 %."""
     least_turn: float = 1.0
     """The same for the fronts of things, in degrees."""
     least_camera_move: float = 0.003
     """The same for where cameras are: everything in the world moves with them."""
     least_camera_turn: float = 0.01
-    """The same for where they look, in degrees. Cameras must be smoothed before centres are: what jitters with its camera would
-    be smoothed alone otherwise, and jitter for the camera. With 0.3 here and a noise of 0.25 degrees 69 % of the
-    answers about relative speed changed, more than with 2 degrees."""
+    """The same for where they look, in degrees. Cameras must be smoothed before centres are: what jitters with its
+    camera would be smoothed alone otherwise, and jitter for the camera. With 0.3 here and a noise of 0.25 degrees 69 %
+    of the answers about relative speed changed, more than with 2 degrees."""
     camera_spike: float = 5.0
     """Degrees from what its neighbours foretell, at least, of a camera that is an outlier."""
 
