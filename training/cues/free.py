@@ -35,7 +35,7 @@ LONGEST_QUESTION, LONGEST_OPTION = 300, 200  # characters
 RULES = (
     "Things moved in a video. You get their positions over time in metres-like units, seen from where the camera "
     "stood at the start: forward, left, up. Write one multiple-choice question about their motion in 3D, "
-    'as JSON {"question": "...", "options": ["...", "...", "...", "..."], "right": 0}. Name times and things as they are '
+    'as JSON {"question": "...", "options": ["...", "...", "...", "..."], "right": 0}. Times and things as they are '
     "given. `right` is the index of the one option that the numbers prove; the other three must be wrong by them, and "
     "as long and as likely by themselves."
 )
