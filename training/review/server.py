@@ -137,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Cache-Control", "no-store")
+        if self.close_connection:  # a client that is not told would ask on a connection that is gone
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 
