@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from serve.cache import CacheStats
+from serve.messages import Report
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
 
@@ -68,6 +70,17 @@ class Batcher(Generic[Item, Result]):
         self._lock = threading.Lock()  # the worker's thread takes from what the event loop appends to
         self._enough = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
+
+    def report(self, caches: dict[str, CacheStats]) -> Report:
+        """Of a stage that does all its work here."""
+        return Report(
+            caches,
+            *self.load,
+            work=self.cost,
+            passes=self.passes,
+            items=self.items,
+            device_bytes=self._worker.device_bytes,
+        )
 
     async def run(self, watch: Stopwatch, item: Item) -> Result:
         """The item's result. `watch` gets the item's share, by cost, of the seconds of the passes that it was in."""

@@ -69,15 +69,7 @@ class Encoder:
         return {"features": self._features.stats}
 
     def report(self) -> Report:
-        batches = self._batches
-        return Report(
-            self.stats(),
-            *batches.load,
-            work=batches.cost,
-            passes=batches.passes,
-            items=batches.items,
-            device_bytes=self._worker.device_bytes,
-        )
+        return self._batches.report(self.stats())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

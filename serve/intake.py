@@ -64,9 +64,9 @@ class Intake(Generic[P]):
             asked: Any = await asyncio.to_thread(self._body.model_validate_json, body)
         source: VideoSource = asked.video
         if source.id is not None:
-            await self._videos.check(source.id, request)
             if not is_video_id(source.id):
                 raise UnknownVideo("no video of this id is held; upload it first", field="video.id", value=source.id)
+            await self._videos.check(source.id, request)
             self._check(asked)
             return asked, source.id
         self._check(asked)

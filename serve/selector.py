@@ -89,15 +89,7 @@ class Selector:
         return {"memory": self._memories.stats, "tokens": self._tokens.stats}
 
     def report(self) -> Report:
-        batches = self._batches
-        return Report(
-            self.stats(),
-            *batches.load,
-            work=batches.cost,
-            passes=batches.passes,
-            items=batches.items,
-            device_bytes=self._worker.device_bytes,
-        )
+        return self._batches.report(self.stats())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""
