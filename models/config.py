@@ -161,7 +161,7 @@ class ModelConfig:
             tie_word_embeddings=True,
             vision=VisionConfig(128, 256, 4, 4, 112, (1, 3)),
         )
-        encoder = EncoderConfig(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=112)
+        encoder = EncoderConfig(hidden_size=192, num_hidden_layers=6, num_attention_heads=6, image_size=112)
         return cls._compose("dsr-tiny", FramesConfig(max_pixels=112 * 112), decoder, encoder)
 
     @classmethod

@@ -180,16 +180,22 @@ class Selector(nn.Module):
             expected = (grid.size, self.config.hidden_size)
             raise ValueError(f"geometry is {tuple(geometry.shape)}; a clip of {grid} has {expected}")
         places = grid_positions(grid, self.config.tokens_per_second, geometry.device)
-        angles = self._angles(rearrange(places, "a m -> a 1 m"))
-        keys, values = self.q_former_2.project(rearrange(geometry, "m d -> 1 m d"), angles)
+        keys, values = self.keys_and_values(geometry[None], places[:, None])
         return Memory(keys[0], values[0], grid)
+
+    def keys_and_values(self, geometry: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """What Q-Former 2 reads of S clips, [S, K, M, E] each: geometry [S, M, D] at the positions [3, S, M]."""
+        return self.q_former_2.project(geometry, self._angles(places))
 
     def ask(self, text: Sequence[Tensor]) -> Tensor:
         """Question queries [B, Q, D] from the embeddings [L_b, D] of each question's text (Q-Former 1)."""
-        target, mask = _pad(text)
-        positions = repeat(text_positions(target.shape[1], device=target.device), "a l -> a b l", b=len(text))
+        return self.ask_padded(*_pad(text))
+
+    def ask_padded(self, text: Tensor, mask: Tensor) -> Tensor:
+        """`ask` of padded text [B, L, D]; mask [B, L] is True where it is real."""
+        positions = repeat(text_positions(text.shape[1], device=text.device), "a l -> a b l", b=len(text))
         queries = repeat(self.queries, "q d -> b q d", b=len(text))
-        keys, values = self.q_former_1.project(target, self._angles(positions, self._rounding(queries)))
+        keys, values = self.q_former_1.project(text, self._angles(positions, self._rounding(queries)))
         out, _ = self.q_former_1(queries, self._query_angles(queries), keys, values, mask)
         return out
 
@@ -201,9 +207,17 @@ class Selector(nn.Module):
         queries = self.ask(text)
         keys, mask = _pad([memory.keys for memory in memories])
         values, _ = _pad([memory.values for memory in memories])
-        out, weights = self.q_former_2(queries, self._query_angles(queries), keys, values, mask, weights=attention)
+        tokens, weights = self.answer(queries, keys, values, mask, attention)
         kept = [w[:, : m.grid.size] for w, m in zip(weights, memories, strict=True)] if weights is not None else None
-        return Selection(self.norm(out), kept)
+        return Selection(tokens, kept)
+
+    def answer(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Geometry tokens [B, Q, D] of question queries [B, Q, D] and what they read of clips, [B, K, M, E] each; mask
+        [B, M] is True where there is something to read. When asked, also the mean attention [B, Q, M]."""
+        out, weights = self.q_former_2(queries, self._query_angles(queries), keys, values, mask, weights=attention)
+        return self.norm(out), weights
 
     def _query_angles(self, queries: Tensor) -> Angles:
         positions = repeat(text_positions(queries.shape[1], device=queries.device), "a q -> a b q", b=len(queries))

@@ -1,6 +1,6 @@
 """Rendered scenes for training, made once and kept: pictures, what is in them, and questions about them.
 
-    seeds ─► chunks of 64 scenes (render) ─► groups of 4 chunks (questions) ─► the runs' batches
+    seeds ─► chunks of 64 scenes (render) ─► groups of 4 chunks (questions) ─► books (`training.data.book`)
 
 A chunk and a group are files of plain tensors and lists; a file is there when it is complete. They depend on the
 config, the seeds and this code alone, so they can be thrown away at any time.
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,6 +32,8 @@ from training.lessons.spots import spots
 from training.questions.candidates import Candidate
 from training.questions.cues import Cues, Track
 from training.questions.engine import Plan, asked, visible_frames
+from training.questions.records import Record
+from training.questions.templates import TYPES
 from training.scenes import render_many, sample_scene
 from training.scenes.catalogue import COLOURS, KINDS
 from training.scenes.config import SceneConfig, Seeds
@@ -41,28 +44,7 @@ from training.scenes.tracks import cues_of
 CHUNK, GROUP, TOGETHER = 64, 4, 8
 MOST_OBJECTS = 5
 PICKED = 8  # frames of a scene whose depth and masks are kept
-VERSION = 1  # of the files: another one is another folder
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question of the training set. `scene` (chunk, place in it); `samples` [32, 5]: see `training.lessons.samples`;
-    `seconds`: the length of the clip. The last five: see `training.lessons.spots`."""
-
-    scene: tuple[int, int]
-    question: str
-    options: tuple[str, ...]
-    right: int
-    type: str
-    statements: tuple[str, ...]
-    visible_frames: int
-    seconds: float
-    samples: Tensor
-    who: Tensor
-    times: Tensor
-    cells: Tensor
-    places: Tensor
-    moments: Tensor
+VERSION = 2  # of the files: another one is another folder
 
 
 class SceneStore:
@@ -83,23 +65,27 @@ class SceneStore:
         """Pictures, depth, masks, poses and objects of scenes `64 * number` and on; rendered when it is not there."""
         return self._cached(f"chunk-{number:05d}.pt", partial(self.make_chunk, number, self.config))
 
-    def questions(self, group: int) -> list[Asked]:
-        """Questions about the scenes of chunks `4 * group` and on; four at a time share their answers."""
-        make = partial(_questions, group, self.per_scene, self.chunk)
-        return [Asked(**fields) for fields in self._cached(f"questions-{group:05d}.pt", make)]
+    def questions(self, group: int) -> dict[str, Any]:
+        """Questions about the scenes of chunks `4 * group` and on, in the order of the scenes; four share answers.
+
+        Lists of what is said: `question`, `options`, `statements`. Tensors with a row for each: `scene` (64 * chunk +
+        place), `type`, `right`, `seen` frames, `seconds` of the clip, `samples` (`training.lessons.samples`); `who`,
+        `times`, `cells`, `places`, `moments` (`training.lessons.spots`).
+        """
+        return self._cached(f"questions-{group:05d}.pt", partial(_questions, group, self.per_scene, self.chunk))
 
     def prepare(self, groups: int, ask: bool, processes: int, done: Callable[[int, int], None]) -> None:
-        """Makes what is missing of `groups` groups, with questions or without, and reports `done(ready, all)`."""
-        jobs: list[Callable[[], Any]] = []
-        for group in range(groups):
-            jobs += [partial(_make, self, "chunk", group * GROUP + n) for n in range(GROUP)]
-        asking = [partial(_make, self, "questions", group) for group in range(groups)] if ask else []
-        ready = 0
-        with ProcessPoolExecutor(max(1, processes)) as pool:
-            for batch in (jobs, asking):
-                for _ in pool.map(_call, batch):
-                    ready += 1
-                    done(ready, len(jobs) + len(asking))
+        """Makes what is missing of `groups` groups, with questions or without, and reports `done(ready, all)`.
+
+        Group by group, so that a run may start with the first ones while another makes the rest.
+        """
+        what = "questions" if ask else "chunks"
+        with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+            for ready, _ in enumerate(pool.map(_make, [self] * groups, [what] * groups, range(groups)), 1):
+                done(ready, groups)
+
+    def chunks(self, group: int) -> list[dict[str, Any]]:
+        return [self.chunk(group * GROUP + n) for n in range(GROUP)]
 
     def _cached(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.directory / name
@@ -110,21 +96,26 @@ class SceneStore:
         return torch.load(path, weights_only=True, mmap=True)
 
 
-def observed(chunk: dict[str, Any], scenes: Sequence[int]) -> tuple[Tensor, Objects, Tensor, Tensor, Tensor]:
+def _make(store: SceneStore, what: str, group: int) -> None:
+    torch.set_num_threads(1)
+    getattr(store, what)(group)
+
+
+def observed(chunk: dict[str, Any], rows: Tensor) -> tuple[Tensor, Objects, Tensor, Tensor, Tensor]:
     """The K picked frames of some scenes of a chunk.
 
     Pictures uint8 [B, K, H, W, 3], the objects in them [B * K, …], depth [B, K, H, W] metres, focal lengths [B] in
     pixels and camera-to-world poses [B, K, 4, 4].
     """
-    rows = torch.as_tensor(scenes)
     part = {name: value[rows] for name, value in chunk.items() if isinstance(value, Tensor)}
     picked = part["picked"]
-    frames = part["frames"][torch.arange(len(rows))[:, None], picked]
+    every = torch.arange(len(rows), device=picked.device)[:, None]
+    frames = part["frames"][every, picked]
     depth = part["depth"].float()
-    poses = part["poses"][torch.arange(len(rows))[:, None], picked]
+    poses = part["poses"][every, picked]
     back = poses[..., :3, :3].transpose(-1, -2)
-    places = part["centres"][torch.arange(len(rows))[:, None], picked] - poses[..., None, :3, 3]
-    facing = part["forward"][torch.arange(len(rows))[:, None], picked]
+    places = part["centres"][every, picked] - poses[..., None, :3, 3]
+    facing = part["forward"][every, picked]
     kinds, colours = (part[name][:, None].expand(-1, PICKED, -1).flatten(0, 1) for name in ("kinds", "colours"))
     objects = Objects(
         part["masks"].flatten(0, 1),
@@ -133,17 +124,9 @@ def observed(chunk: dict[str, Any], scenes: Sequence[int]) -> tuple[Tensor, Obje
         colours,
         torch.einsum("bkij,bkoj->bkoi", back, places).flatten(0, 1),
         torch.einsum("bkij,bkoj->bkoi", back, facing).flatten(0, 1),
+        torch.einsum("bkij,bj->bki", back, part["sun"]).flatten(0, 1),
     )
     return frames, objects, depth, part["focal"], poses
-
-
-def _call(job: Callable[[], Any]) -> None:
-    torch.set_num_threads(1)
-    job()
-
-
-def _make(store: SceneStore, what: str, number: int) -> None:
-    getattr(store, what)(number)
 
 
 def _chunk(number: int, config: SceneConfig) -> dict[str, Any]:
@@ -157,14 +140,20 @@ def _chunk(number: int, config: SceneConfig) -> dict[str, Any]:
 
 def _glimpses(number: int, config: SceneConfig) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
+    scenes, all_ = glimpsed(number, config), torch.arange(PICKED)
     for start in range(0, CHUNK, TOGETHER):
-        whole = [sample_scene(Seeds.train(number * CHUNK + start + n), config) for n in range(TOGETHER)]
-        scenes = [scene.at(_picked(scene)) for scene in whole]
+        some = scenes[start : start + TOGETHER]
         rows += [
-            _tensors(scene, rendered, np.arange(PICKED))
-            for scene, rendered in zip(scenes, render_many(scenes), strict=True)
+            tensors_of(scene, all_) | _pictures(rendered, all_)
+            for scene, rendered in zip(some, render_many(some), strict=True)
         ]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def glimpsed(number: int, config: SceneConfig) -> list[Scene]:
+    """The scenes of a chunk, each at its K picked frames alone."""
+    scenes = (sample_scene(Seeds.train(number * CHUNK + n), config) for n in range(CHUNK))
+    return [scene.at(_picked(scene)) for scene in scenes]
 
 
 def _picked(scene: Scene) -> NDArray[np.int64]:
@@ -172,20 +161,25 @@ def _picked(scene: Scene) -> NDArray[np.int64]:
 
 
 def _row(scene: Scene, rendered: Rendered) -> dict[str, Any]:
-    return {**_tensors(scene, rendered, _picked(scene)), "cues": _packed(cues_of(scene, rendered))}
+    picked = torch.from_numpy(_picked(scene))
+    cues = _packed(cues_of(scene, rendered))
+    return {**tensors_of(scene, picked), **_pictures(rendered, picked), "cues": cues}
 
 
-def _tensors(scene: Scene, rendered: Rendered, picked: NDArray[np.int64]) -> dict[str, Tensor]:
+def _pictures(rendered: Rendered, picked: Tensor) -> dict[str, Tensor]:
+    return {"frames": rendered.frames, "depth": rendered.depth[picked].half(), "masks": rendered.masks[picked]}
+
+
+def tensors_of(scene: Scene, picked: Tensor) -> dict[str, Tensor]:
+    """What is known of a scene without drawing it; `sun` [3] is a unit vector towards it."""
     empty = MOST_OBJECTS - len(scene.bodies)
     kinds, colours = [kind.name for kind in KINDS], list(COLOURS)
     centres = np.stack([body.centres for body in scene.bodies], axis=1)
     forward = np.stack([body.axes[:, :, 0] * body.is_agent for body in scene.bodies], axis=1)
     pad = ((0, 0), (0, empty), (0, 0))
     return {
-        "frames": rendered.frames,
-        "picked": torch.from_numpy(picked),
-        "depth": rendered.depth[picked].half(),
-        "masks": rendered.masks[picked],
+        "picked": picked,
+        "sun": torch.from_numpy(scene.look.sun).float(),
         "poses": torch.from_numpy(scene.camera_to_world).float(),
         "focal": torch.tensor(scene.focal, dtype=torch.float32),
         "kinds": torch.tensor([kinds.index(body.kind) for body in scene.bodies] + [0] * empty),
@@ -214,30 +208,35 @@ def unpacked(fields: dict[str, Any]) -> Cues:
     return Cues(**{**arrays(fields), "tracks": tracks, "size": tuple(fields["size"])})
 
 
-def _questions(group: int, per_scene: int, chunk: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+def _questions(group: int, per_scene: int, chunk: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
     numbers = range(group * GROUP, (group + 1) * GROUP)
-    scenes = [((n, place), unpacked(cues)) for n in numbers for place, cues in enumerate(chunk(n)["cues"])]
+    scenes = [(CHUNK * n + place, unpacked(cues)) for n in numbers for place, cues in enumerate(chunk(n)["cues"])]
     places = {cues.video: where for where, cues in scenes}
     plan = Plan(per_scene=per_scene)
-    return [
-        _spots(candidate)
-        | {
-            "scene": where,
-            "question": record.question,
-            "options": record.options,
-            "right": record.right,
-            "type": record.type,
-            "statements": candidate.statements,
-            "visible_frames": visible_frames(candidate.ask, len(candidate.cues.times)),
-            "seconds": float(candidate.cues.times[-1]),
-            "samples": torch.from_numpy(samples(candidate.around, candidate.ask)).half(),
-        }
-        for record, candidate in asked([cues for _, cues in scenes], Random(group * GROUP), plan, Counter())
-        for where in (places[candidate.cues.video],)
-    ]
+    made = list(asked([cues for _, cues in scenes], Random(group * GROUP), plan, Counter()))
+    made.sort(key=lambda one: places[one[0].videoID])
+    said = ("question", "options")
+    rows = [_numbers(record, candidate, places[record.videoID]) for record, candidate in made]
+    return {
+        **{name: [getattr(record, name) for record, _ in made] for name in said},
+        "statements": [candidate.statements for _, candidate in made],
+        **{name: torch.stack([row[name] for row in rows]) for name in rows[0]},
+    }
 
 
-def _spots(candidate: Candidate) -> dict[str, Tensor]:
-    found = asdict(spots(candidate.cues, candidate.around, candidate.ask))
+def _numbers(record: Record, candidate: Candidate, scene: int) -> dict[str, Tensor]:
+    cues, ask = candidate.cues, candidate.ask
+    found = asdict(spots(cues, candidate.around, ask)) | {"samples": samples(candidate.around, ask)}
     tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    return {
+        **{name: value.half() if value.is_floating_point() else _small(value) for name, value in tensors.items()},
+        "scene": torch.tensor(scene),
+        "type": torch.tensor(TYPES.index(record.type), dtype=torch.int8),
+        "right": torch.tensor(record.right, dtype=torch.int8),
+        "seen": torch.tensor(visible_frames(ask, len(cues.times)), dtype=torch.int16),
+        "seconds": torch.tensor(float(cues.times[-1])),
+    }
+
+
+def _small(value: Tensor) -> Tensor:
+    return value if value.dtype == torch.bool else value.to(torch.int8)

@@ -26,7 +26,7 @@ from models.selector import Angles, Selector
 from training.lessons.reading import TOKEN_SIZE, weights
 from training.lessons.samples import WIDTH
 from training.lessons.spots import COLOUR, KIND, PLACE, THINGS, UNKNOWN
-from training.loop.task import Metrics
+from training.loop.task import Metrics, Number
 
 NAMES = len(KIND) + len(COLOUR)
 NOWHERE = -1e4  # a logarithm of attention: what cannot be looked at
@@ -44,9 +44,6 @@ class Sights:
     cells: Tensor
     places: Tensor
     moments: Tensor
-
-    def to(self, device: torch.device) -> Sights:
-        return Sights(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
 class LookingHead(nn.Module):
@@ -131,16 +128,16 @@ def lesson(
     who, when = _named(head.named(heard.queries).float(), sights)
     where = _placed(head.place(spoken).float(), sights)
     loss = error.mean() + 0.3 * attended + 0.3 * who + 2.0 * when + where
-    metrics = {
-        "sample_error": (float(error.detach().sum()), count),
-        "attention": (float(mass), float(places)),
-        "place_error": (float(where.detach()) * count, count),
-        "named": (float(who.detach()) * count, count),
+    metrics: dict[str, tuple[Number, Number]] = {
+        "sample_error": (error.detach().sum(), count),
+        "attention": (mass, places),
+        "place_error": (where.detach() * count, count),
+        "named": (who.detach() * count, count),
     }
     if told is None:
         return loss, metrics
     apart = ((tokens.float() - told.float()) / TOKEN_SIZE).square().mean()
-    return loss + 0.5 * apart, {**metrics, "apart": (float(apart.detach()) * count, count)}
+    return loss + 0.5 * apart, {**metrics, "apart": (apart.detach() * count, count)}
 
 
 def _attended(attention: Tensor, sights: Sights) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,13 +7,15 @@ Legend: N frames, O objects of a scene (padded), P patches of a frame, H, W side
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
+
+from training.loop.task import Metrics, Number
 
 PATCH = 14
 LEAST_SHARE = 0.08  # of a patch's pixels: what an object must cover to be what the patch shows
@@ -26,7 +28,8 @@ class Objects:
     """Frames and the objects in them. `masks` uint8 [N, H, W]: 0 or 1 + the object's index. `kinds`, `colours` [N, O].
 
     `centres` and `forward` float [N, O, 3] in the camera's axes, metres; `forward` is zero for what has no front.
-    `depth` [N, H, W] metres, infinite in the sky.
+    `depth` [N, H, W] metres, infinite in the sky. `light` [N, 3]: a unit vector towards the sun, in the camera's axes:
+    the only compass that a single picture has.
     """
 
     masks: Tensor
@@ -35,6 +38,7 @@ class Objects:
     colours: Tensor
     centres: Tensor
     forward: Tensor
+    light: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence[Objects]) -> Objects:
@@ -49,7 +53,7 @@ class PatchLabels:
     """`shown` bool [N, P]: the patch shows an object; `kind`, `colour` [N, P] with the last class for the backdrop.
 
     `centre` [N, P, 3]: (x/z, y/z, log z) of the object's middle; `forward` [N, P, 3], `faces` bool [N, P]: it has one;
-    `depth` [N, P]: mean log depth of what is not sky.
+    `depth` [N, P]: mean log depth of what is not sky; `light` [N, P, 3], the same for all patches.
     """
 
     shown: Tensor
@@ -59,6 +63,7 @@ class PatchLabels:
     forward: Tensor
     faces: Tensor
     depth: Tensor
+    light: Tensor
 
 
 class PatchProbe(nn.Module):
@@ -66,7 +71,7 @@ class PatchProbe(nn.Module):
 
     def __init__(self, width: int, kinds: int, colours: int) -> None:
         super().__init__()
-        self.sizes = [kinds + 1, colours + 1, 3, 3, 1]
+        self.sizes = [kinds + 1, colours + 1, 3, 3, 1, 3]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -97,29 +102,34 @@ def labels(objects: Objects, kinds: int, colours: int, patch: int = PATCH) -> Pa
         forward=forward,
         faces=shown & (forward.norm(dim=-1) > 0.5),
         depth=reduce(far.clamp(0.3, FAR).log(), "n p s -> n p", "mean"),
+        light=repeat(objects.light, "n a -> n p a", p=far.shape[1]),
     )
 
 
-def lesson(probe: PatchProbe, features: Tensor, truth: PatchLabels) -> tuple[Tensor, Mapping[str, tuple[float, float]]]:
+def lesson(probe: PatchProbe, features: Tensor, truth: PatchLabels) -> tuple[Tensor, Metrics]:
     """The mean loss over the patches of all frames, features [N, P, C], and what to log: name -> (sum, count)."""
-    kind, colour, centre, forward, depth = probe(features)
+    kind, colour, centre, forward, depth, light = probe(features)
     # Most patches show no object: they count a little less, or nothing else would be learned at first.
     weight = torch.where(truth.shown, 1.0, 0.3)
     named = _mean(_entropy(kind, truth.kind) + _entropy(colour, truth.colour), weight)
     placed = _mean(F.smooth_l1_loss(centre, truth.centre, reduction="none", beta=0.05).sum(-1), truth.shown.float())
     faced = _mean((forward - truth.forward).square().sum(-1), truth.faces.float())
     far = F.smooth_l1_loss(depth.squeeze(-1), truth.depth, beta=0.1)
-    centre, forward, depth, found = centre.detach(), forward.detach(), depth.detach(), truth.shown
-    right = (kind.argmax(-1) == truth.kind) & (colour.argmax(-1) == truth.colour) & found
-    seen = float(found.sum())
-    turned = F.cosine_similarity(forward, truth.forward, dim=-1)
-    metrics = {
-        "object": (float(right.sum()), seen),
-        "centre_m": (float(_metres(centre, truth.centre)[found].sum()), seen),
-        "facing_cos": (float(turned[truth.faces].sum()), float(truth.faces.sum())),
-        "depth_log": (float((depth.squeeze(-1) - truth.depth).abs().sum()), float(truth.depth.numel())),
+    lit = (light - truth.light).square().sum(-1).mean()
+    centre, forward, depth, light = centre.detach(), forward.detach(), depth.detach(), light.detach()
+    right, seen = (kind.argmax(-1) == truth.kind) & (colour.argmax(-1) == truth.colour), truth.shown.sum()
+    metrics: dict[str, tuple[Number, Number]] = {
+        "object": ((right & truth.shown).sum(), seen),
+        "centre_m": ((_metres(centre, truth.centre) * truth.shown).sum(), seen),
+        "facing_cos": ((_cosine(forward, truth.forward) * truth.faces).sum(), truth.faces.sum()),
+        "depth_log": ((depth.squeeze(-1) - truth.depth).abs().sum(), truth.depth.numel()),
+        "light_cos": (_cosine(light, truth.light).sum(), truth.depth.numel()),
     }
-    return named + 2.0 * placed + faced + far, metrics
+    return named + 2.0 * placed + faced + far + lit, metrics
+
+
+def _cosine(guess: Tensor, truth: Tensor) -> Tensor:
+    return F.cosine_similarity(guess, truth, dim=-1)
 
 
 def _metres(guess: Tensor, truth: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from training.lessons.pages import NOTHING, Page
+from training.lessons.pages import Page
 from training.lessons.samples import SAMPLES, WEIGHTS, WIDTH
-from training.loop.task import Metrics
+from training.loop.task import Metrics, Number
 from training.questions.templates import TYPES
 
 RECALLED = 8  # samples that are asked for after the question
@@ -90,23 +90,21 @@ def lesson(
     rows, count = torch.arange(len(page.ids), device=page.ids.device), float(len(page.ids))
     recalled = heads.quantity(hidden[layers.quantity][rows, page.told]).float()
     loss = _quantity(rearrange(recalled, "b (r c) -> b r c", c=WIDTH), samples, types)
-    metrics: dict[str, tuple[float, float]] = {"quantity": (float(loss.detach()) * count, count)}
+    metrics: dict[str, tuple[Number, Number]] = {"quantity": (loss.detach() * count, count)}
     state = hidden[-1] if page.right is None else heads.statement(hidden[layers.statement])
-    known = page.say != NOTHING
-    said = (state[known] @ embeddings.T).float()
-    loss = loss + F.cross_entropy(said, page.say[known])
-    hit = (said.argmax(-1) == page.say[known]).sum()
-    metrics["text" if page.right is None else "statement"] = (float(hit), float(known.sum()))
+    said = (state.flatten(0, 1)[page.known] @ embeddings.T).float()
+    loss = loss + F.cross_entropy(said, page.said)
+    hit = (said.argmax(-1) == page.said).sum()
+    metrics["text" if page.right is None else "statement"] = (hit, float(len(page.said)))
     if page.right is None or page.same is None or page.ends is None:
         return loss, metrics
-    judged = page.same != NOTHING
-    same = heads.same(hidden[layers.same][judged]).squeeze(-1).float()
+    same = heads.same(hidden[layers.same].flatten(0, 1)[page.judged]).squeeze(-1).float()
     option = heads.option(hidden[layers.option][rows[:, None], page.ends]).squeeze(-1).float()
     letter = (hidden[-1][rows, page.last] @ embeddings[letters].T).float()
-    loss = loss + F.binary_cross_entropy_with_logits(same, page.same[judged].float())
+    loss = loss + F.binary_cross_entropy_with_logits(same, page.same.float())
     loss = loss + F.cross_entropy(option, page.right) + F.cross_entropy(letter, page.right)
-    metrics["option"] = (float((option.argmax(-1) == page.right).sum()), count)
-    metrics["letter"] = (float((letter.argmax(-1) == page.right).sum()), count)
+    metrics["option"] = ((option.argmax(-1) == page.right).sum(), count)
+    metrics["letter"] = ((letter.argmax(-1) == page.right).sum(), count)
     return loss, metrics
 
 

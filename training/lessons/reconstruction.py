@@ -5,14 +5,13 @@ Legend: B scenes, N images of a scene, H, W sides in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
 from models.pi3 import Reconstruction
+from training.loop.task import Metrics, Number
 
 GOOD = 0.1  # of its depth: a point that is off by less is one to be confident of
 POSE, CONFIDENCE = 0.3, 0.05  # weights beside the points'
@@ -20,9 +19,7 @@ HUBER = 0.1
 FARTHEST = 40.0  # metres: what lies beyond is taught as lying there
 
 
-def lesson(
-    found: Reconstruction, points: Tensor, valid: Tensor, poses: Tensor
-) -> tuple[Tensor, Mapping[str, tuple[float, float]]]:
+def lesson(found: Reconstruction, points: Tensor, valid: Tensor, poses: Tensor) -> tuple[Tensor, Metrics]:
     """The mean loss and what to log: name -> (sum, count).
 
     `points` [B, N, H, W, 3] metres in each camera's axes, `valid` [B, N, H, W], `poses` [B, N, 4, 4] camera to world.
@@ -32,9 +29,7 @@ def lesson(
         return _lesson(found, points, valid, poses)
 
 
-def _lesson(
-    found: Reconstruction, points: Tensor, valid: Tensor, poses: Tensor
-) -> tuple[Tensor, Mapping[str, tuple[float, float]]]:
+def _lesson(found: Reconstruction, points: Tensor, valid: Tensor, poses: Tensor) -> tuple[Tensor, Metrics]:
     far = points[..., 2:].clamp(min=0.3)
     points = points * (FARTHEST / far).clamp(max=1.0)
     weight = valid / far.clamp(max=FARTHEST).squeeze(-1)
@@ -45,12 +40,13 @@ def _lesson(
     unsure = F.binary_cross_entropy_with_logits(found.confidence, good, reduction="none")
     turned, moved = _pose_errors(found.camera_poses, poses, scale[:, 0, 0, 0, 0])
     placed = error.sum() / count
-    loss = placed + POSE * (turned.mean() + moved.mean()) + CONFIDENCE * (unsure * valid).sum() / count
-    metrics = {
-        "point_error": (float(error.detach().sum()), float(count)),
-        "turn_rad": (float(turned.detach().sum()), float(turned.numel())),
-        "move_m": (float(moved.detach().sum()), float(moved.numel())),
-        "confident": (float((((found.confidence > 0) == (good > 0)) & valid).sum()), float(count)),
+    loss = placed + POSE * (turned + moved) + CONFIDENCE * (unsure * valid).sum() / count
+    sure = ((found.confidence > 0) == (good > 0)) & valid
+    metrics: dict[str, tuple[Number, Number]] = {
+        "point_error": (error.detach().sum(), count),
+        "turn_rad": (turned.detach() * len(points), len(points)),
+        "move_m": (moved.detach() * len(points), len(points)),
+        "confident": (sure.sum(), count),
     }
     return loss, metrics
 
@@ -64,14 +60,15 @@ def _scale(found: Tensor, points: Tensor, weight: Tensor) -> Tensor:
 
 
 def _pose_errors(found: Tensor, poses: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles in radians and Huber losses of the moves in metres between all pairs of images, each [B, N * (N - 1)]."""
+    """Mean angle in radians and mean Huber loss of the moves in metres between all pairs of images."""
     (turn, move), (true_turn, true_move) = _between(found), _between(poses)
     trace = (turn * true_turn).sum((-2, -1))
     # The angle's own derivative is endless at zero and at π.
     angle = torch.acos(((trace - 1) / 2).clamp(-1 + 1e-4, 1 - 1e-4))
     apart = F.huber_loss(move * scale[:, None, None, None], true_move, reduction="none", delta=HUBER).sum(-1)
-    pairs = ~torch.eye(poses.shape[1], dtype=torch.bool, device=poses.device)
-    return angle[:, pairs], apart[:, pairs]
+    pairs = 1 - torch.eye(poses.shape[1], device=poses.device)
+    count = len(poses) * poses.shape[1] * (poses.shape[1] - 1)
+    return (angle * pairs).sum() / count, (apart * pairs).sum() / count
 
 
 def _between(poses: Tensor) -> tuple[Tensor, Tensor]:

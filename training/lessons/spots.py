@@ -2,6 +2,11 @@
 
 Token k is about the k-th of 32 even moments of the interval (`training.lessons.samples`). Its first head should look at
 the first thing that the question names, the second at the last one, the third at the one between, or at one of the two.
+Two things are more than that:
+
+* a speed is a step from a frame to the next: where one thing is named, the second head looks at the step's other end;
+* from the camera where it stood at a moment: the third head looks anywhere at that moment. How the camera has turned
+  since is told by the light, which `training.lessons.patches` teaches the encoder to see.
 
 Legend: F frames, Q geometry tokens; things: 3 of them, in the order of the heads.
 """
@@ -20,6 +25,7 @@ from training.questions.viewpoints import Body
 from training.scenes.catalogue import COLOURS, KINDS
 
 THINGS = 3
+STEPS = ("spd", "spd_comp", "dir_pred")  # kinds whose samples are steps from a frame to the next
 PLACE = 6  # numbers that say where one is: (x/z, y/z, log z) of its middle, and its forward axis, in the camera's axes
 NEAREST = 0.3  # metres before the camera
 COVERED = 0.35  # of what the best covered cell has: cells with less do not count
@@ -54,11 +60,12 @@ def spots(cues: Cues, around: tuple[Body, ...], ask: Ask) -> Spots:
     for place, number in enumerate(things(ask)):
         track = around[number].track
         if track is None:
+            if number == ask.viewer and ask.at is not None:
+                times[place], cells[place] = ask.at // FRAMES_PER_TIME, True
             continue
         colour, _, kind = track.name.partition(" ")
         who[place] = KIND.get(kind, UNKNOWN), COLOUR.get(colour, UNKNOWN)
-        # An absolute viewpoint stays where its viewer was.
-        at = np.full_like(frames, ask.at) if number == ask.viewer and ask.at is not None else frames
+        at = _when(ask, place, number, frames)
         times[place] = at // FRAMES_PER_TIME
         first = FRAMES_PER_TIME * times[place]
         covered = np.stack([_covered(box, width, height) for box in track.boxes])
@@ -72,12 +79,27 @@ def spots(cues: Cues, around: tuple[Body, ...], ask: Ask) -> Spots:
 
 
 def things(ask: Ask) -> tuple[int, ...]:
-    """The three bodies that the heads look at: the first one named, the last one, the one between."""
+    """The three bodies that the heads look at: the first one named, the last one, the one between.
+
+    Where the camera stands still as the viewer, it is the third.
+    """
     named = [number for number in ask.named if number]
     if not named:
         return ()
+    if ask.viewer == 0 and ask.at is not None:
+        return named[0], named[-1], 0
     between = named[1] if len(named) == THINGS else named[-1] if ask.viewer else named[0]
     return named[0], named[-1], between
+
+
+def _when(ask: Ask, place: int, number: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[Q] the frames at which the head of this place looks at a body."""
+    if number == ask.viewer and ask.at is not None:
+        return np.full_like(frames, ask.at)  # an absolute viewpoint stays where its viewer was
+    if ask.kind not in STEPS:
+        return frames
+    begin = np.floor(np.linspace(ask.start, ask.end - 1, SAMPLES)).astype(int)
+    return begin + int(place == 1 and len(ask.targets) == 1)
 
 
 def _covered(box: FloatArray, width: int, height: int) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ LEAST = {
     "floor": 0, "clip": 0, "seed": 0,
 }  # fmt: skip
 FREE = ("keep", "log_every", "save_every", "evaluate_every")  # a run may go on with another value: it learns the same
+Floats = dict[str, tuple[float, float]]
 NAMED = 16  # ids in a message
 
 
@@ -117,7 +118,7 @@ class _Done:
 
     loss: float
     count: float
-    metrics: Metrics
+    metrics: Floats
     ids: tuple[str, ...]
 
 
@@ -183,7 +184,7 @@ class _Run:
         self.task.module.eval()
         with torch.no_grad(), self._precision():
             measured = self.through(self.task.evaluate, self.done)
-        return {f"held_{name}": value for name, value in _means([measured]).items()}
+        return {f"held_{name}": value for name, value in _means([_floats(measured)]).items()}
 
     def save(self) -> None:
         states.save(self.out, self.done, self.task.module, self.optim, self.config.keep, self.world.first)
@@ -211,7 +212,8 @@ class _Run:
         with self._precision():
             loss, outcome = self.through(self._loss, batch)
             loss.backward()
-        return _Done(float(loss.detach()), outcome.count, dict(outcome.metrics), tuple(outcome.ids))
+        read = _floats({"": (loss.detach(), 1.0), **outcome.metrics})
+        return _Done(read.pop("")[0], outcome.count, read, tuple(outcome.ids))
 
     def _loss(self, batch: Any) -> tuple[Tensor, Outcome]:
         """The loss by itself, too: FSDP prepares to go backwards from the tensors that it sees come out."""
@@ -256,7 +258,16 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _means(parts: Sequence[Metrics]) -> dict[str, float]:
+def _floats(metrics: Metrics) -> Floats:
+    """Reads all scalars of a device at once: each reading waits for the device."""
+    values = [value for pair in metrics.values() for value in pair]
+    there = [value.double() for value in values if isinstance(value, Tensor)]
+    read = iter(torch.stack(there).tolist() if there else [])
+    numbers = [next(read) if isinstance(value, Tensor) else float(value) for value in values]
+    return {name: (numbers[2 * n], numbers[2 * n + 1]) for n, name in enumerate(metrics)}
+
+
+def _means(parts: Sequence[Floats]) -> dict[str, float]:
     """Of sums and counts; what was counted nowhere is left out."""
     sums: dict[str, tuple[float, float]] = {}
     for part in parts:

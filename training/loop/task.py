@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
-Metrics = Mapping[str, tuple[float, float]]  # name -> (sum, count): so that they add up over micro-batches and workers
+Number = float | Tensor
+Metrics = Mapping[str, tuple[Number, Number]]
+"""Name -> (sum, count), so that they add up over micro-batches and workers. The loop reads scalars on a GPU all at once
+after the backward pass: each one that is read before makes the GPU wait."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,13 @@ class Task(Protocol):
     def export(self, directory: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
         """Writes what the run is for. `state`: the state dict of `module`, whole and on the CPU."""
         ...
+
+
+def moved(value: Item, device: torch.device) -> Item:
+    """A dataclass with all tensors in it on the device; what holds none stays. To a GPU without waiting for it."""
+    if isinstance(value, Tensor):
+        pinned = value.pin_memory() if device.type == "cuda" and value.device.type == "cpu" else value
+        return pinned.to(device, non_blocking=True)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{part.name: moved(getattr(value, part.name), device) for part in fields(value)})
+    return value

@@ -10,8 +10,8 @@ import torch
 
 from training.loop.task import Task
 from training.runs.debug import DebugConfig, DebugTask
-from training.runs.dsr import DsrConfig, DsrTask
 from training.runs.pi3 import Pi3RunConfig, Pi3Task
+from training.runs.recipe import DsrConfig
 from training.runs.tiny import TinyTask, config
 
 
@@ -22,6 +22,12 @@ class Run:
     what: str
     config: Any
     task: Callable[[Any, torch.device], Task]
+
+
+def _dsr(config: DsrConfig, device: torch.device) -> Task:
+    from training.runs.dsr import DsrTask  # it reads videos: a machine that trains on scenes alone may have no PyAV
+
+    return DsrTask(config, device)
 
 
 RUNS = {
@@ -53,5 +59,5 @@ RUNS = {
         ),
         TinyTask,
     ),
-    "dsr-7b": Run("the published recipe on the public data format", DsrConfig(), DsrTask),
+    "dsr-7b": Run("the published recipe on the public data format", DsrConfig(), _dsr),
 }

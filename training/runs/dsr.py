@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,38 +36,10 @@ from models.tokenizer import QwenTokenizer
 from models.video import Sampling
 from models.vlm import clip_frames, clip_grid
 from training.data.sets import QuestionSet, Sample, of_records
-from training.loop.loop import LoopConfig
 from training.loop.task import Metrics, Outcome, Rate, Share
+from training.runs.recipe import DsrConfig
 
 SHOWN = 5  # missing videos that are named
-
-
-@dataclass(frozen=True)
-class DsrConfig:
-    """`base`: a checkpoint with a Qwen2.5-VL, in any layout that `serve` loads; where it has no encoder, it comes from
-    the π³ in `pi3`, and the selector starts at random. `questions`: .json or .parquet, ours or the public ones, about
-    files in `videos`. `batch` questions a step; the last `held` are measured on and never trained on.
-    """
-
-    base: str = "Qwen2.5-VL-7B-Instruct"
-    pi3: str | None = "pi3"
-    questions: str = "DSR-Train.parquet"
-    videos: str = "videos"
-    batch: int = 32
-    held: int = 256
-    lr: float = 2e-7
-    selector_lr: float = 1e-6
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            "runs/dsr-7b", 1562, accumulate=32, precision="bf16", checkpoint_blocks=True, evaluate_every=500
-        )
-    )
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}; it must be at least 1")
-        if self.held < 0:
-            raise ValueError(f"held is {self.held}; it must be at least 0")
 
 
 class DsrModel(nn.Module):

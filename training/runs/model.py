@@ -9,12 +9,14 @@ Legend: S clips, B questions, P prefix tokens, L tokens of a question (padded), 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -22,12 +24,11 @@ from models import checkpoint
 from models.config import ModelConfig
 from models.decoder import Decoder
 from models.encoder import ImageEncoder
-from models.rope import Grid, prompt_positions
+from models.rope import text_positions
 from models.selector import Selector
 from models.tokenizer import QwenTokenizer
 from training.lessons.looking import LookingHead
 from training.lessons.reading import TOKEN_SIZE, ReadingHeads, Told
-from training.sample import write_sample
 from training.tokenizer import save_tokenizer
 from training.untrained import random_decoder
 from training.vocabulary import LATEST_TENTH
@@ -35,11 +36,12 @@ from training.vocabulary import LATEST_TENTH
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values [S, heads, P, size] of every layer. `grids` are the clips', none without video tokens."""
+    """Keys and values [S, heads, P, size] of every layer. The clips' video tokens stand at `places` [3, S, V] after
+    `text` tokens; None without video."""
 
     layers: list[tuple[Tensor, Tensor]]
     text: int
-    grids: Sequence[Grid]
+    places: Tensor | None
 
 
 class TinyModel(nn.Module):
@@ -68,68 +70,74 @@ class TinyModel(nn.Module):
     def embeddings(self) -> Tensor:
         return self.decoder.embeddings
 
-    def geometry(self, features: Sequence[Tensor], grids: Sequence[Grid], clip: Sequence[int], seen: Sequence[int],
-                 text: Sequence[Tensor]) -> Tensor:  # fmt: skip
-        """Geometry tokens [B, Q, D]. features [F, P, C] and grid of each clip; of each question its `clip`, how many
-        grid times of it may be `seen`, and the ids of its text."""
-        memories = [
-            self.selector.project(self.selector.remember(one.float(), grid), grid)
-            for one, grid in zip(features, grids, strict=True)
-        ]
-        own = [memories[c].until(n) for c, n in zip(clip, seen, strict=True)]
-        return self.selector.select([self.embeddings[ids] for ids in text], own).tokens
+    def geometry(self, features: Tensor, rows: int, places: Tensor, clip: Tensor, seen: Tensor, text: Tensor,
+                 real: Tensor) -> Tensor:  # fmt: skip
+        """Geometry tokens [B, Q, D]. Features [S, F, P, C] with `rows` of merged tokens, which stand at `places`
+        [3, S, M]; of each question its `clip`, how many of the clip's tokens are `seen`, its text [B, T] and which of
+        that is `real`."""
+        merged = self.selector.merger(rearrange(features, "s f p c -> (s f) p c"), rows)
+        geometry = rearrange(merged, "(s m) d -> s m d", s=len(features))
+        keys, values = self.selector.keys_and_values(geometry, places)
+        there = torch.arange(geometry.shape[1], device=seen.device) < seen[:, None]
+        queries = self.selector.ask_padded(self.embeddings[text], real)
+        return self.selector.answer(queries, keys[clip], values[clip], there)[0]
 
-    def prefix(self, before: Sequence[int], frames: Sequence[Tensor] = (), grids: Sequence[Grid] = ()) -> Prefix:
-        """The prefix of every clip, or of the system prompt alone. Clips must have the same number of tokens."""
-        text = self.decoder.embed(before)
-        with torch.no_grad():  # the vision tower is frozen, as in the published recipe
-            videos = [self.decoder.see(clip) for clip in frames]
-        rows = torch.stack([torch.cat([text, video.to(text.dtype)]) for video in videos]) if videos else text[None]
-        parts: list[list[int | Grid]] = [[len(before), grid] for grid in grids] or [[len(before)]]
-        places = [prompt_positions(part, self.decoder.tokens_per_second, rows.device) for part in parts]
+    @torch.no_grad()
+    def videos(self, frames: Tensor) -> Tensor:
+        """Video tokens [S, V, D] of clips [S, F, H, W, 3]; no frame sees another one, so all go through at once.
+
+        The vision tower is frozen, as in the published recipe.
+        """
+        return rearrange(
+            self.decoder.see(rearrange(frames, "s f h w c -> (s f) h w c")), "(s v) d -> s v d", s=len(frames)
+        )
+
+    def prefix(self, before: Sequence[int], videos: Tensor | None = None, places: Tensor | None = None) -> Prefix:
+        """The prefix of every clip, its video tokens [S, V, D] at `places` [3, S, V], or of the system prompt alone."""
+        rows = self.decoder.embed(before)[None]
+        positions = text_positions(len(before), device=rows.device)[:, None]
+        if videos is not None and places is not None:
+            rows = torch.cat([rows.expand(len(videos), -1, -1), videos.to(rows.dtype)], dim=1)
+            positions = torch.cat([positions.expand(-1, len(videos), -1), places + len(before)], dim=2)
         cache = DynamicCache()
         self.decoder.model.model.language_model(
-            inputs_embeds=rows, position_ids=torch.stack(places, dim=1), past_key_values=cache, use_cache=True
+            inputs_embeds=rows, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        return Prefix([(layer.keys, layer.values) for layer in cache.layers], len(before), grids)
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return Prefix(layers, len(before), places if videos is not None else None)
 
-    def read(self, prefix: Prefix, clip: Sequence[int], seen: Sequence[int], geometry: Tensor, ids: Tensor,
-             real: Tensor) -> list[Tensor]:  # fmt: skip
+    def read(
+        self, prefix: Prefix, clip: Tensor, seen: Tensor, geometry: Tensor, ids: Tensor, real: Tensor
+    ) -> list[Tensor]:
         """Hidden states [B, L, D] of the questions' tokens: before the first layer, after each, and normed at the end.
 
-        Each question goes on from the prefix of its `clip`, of which it sees the first `seen` grid times.
+        Each question goes on from the prefix of its `clip`, of which it sees the first `seen` video tokens.
         """
-        owner = torch.tensor(clip if prefix.grids else [0] * len(clip), device=ids.device)
+        owner = torch.zeros_like(clip) if prefix.places is None else clip
         cache = DynamicCache()
         for index, (keys, values) in enumerate(prefix.layers):
             cache.update(keys[owner], values[owner], index)
         length, known = geometry.shape[1] + ids.shape[1], prefix.layers[0][0].shape[2]
         visible, starts = self._visible(prefix, clip, seen, known)
         embeds = torch.cat([geometry, self.embeddings[ids].to(geometry.dtype)], dim=1)
-        places = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(length, device=ids.device)
+        places = starts[:, None] + torch.arange(length, device=ids.device)
         out = self.decoder.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=places.expand(3, -1, -1),
-            attention_mask={"full_attention": _mask(visible.to(ids.device), real, geometry.shape[1], embeds.dtype)},
+            attention_mask={"full_attention": _mask(visible, real, geometry.shape[1], embeds.dtype)},
             past_key_values=cache,
             output_hidden_states=True,
         )
         states = [*out.hidden_states[:-1], out.last_hidden_state]
         return [state[:, geometry.shape[1] :] for state in states]
 
-    def _visible(
-        self, prefix: Prefix, clip: Sequence[int], seen: Sequence[int], known: int
-    ) -> tuple[Tensor, list[int]]:
-        """Which prefix tokens each question sees [B, P], and the position of its first own token."""
-        if not prefix.grids:
-            return torch.ones(len(clip), known, dtype=torch.bool), [prefix.text] * len(clip)
-        counts, starts = [], []
-        for c, times in zip(clip, seen, strict=True):
-            grid = prefix.grids[c]
-            cut = Grid(times, grid.rows, grid.columns, grid.seconds_per_time)
-            counts.append(prefix.text + cut.size)
-            starts.append(int(prompt_positions([prefix.text, cut], self.decoder.tokens_per_second).max()) + 1)
-        return torch.arange(known) < torch.tensor(counts)[:, None], starts
+    def _visible(self, prefix: Prefix, clip: Tensor, seen: Tensor, known: int) -> tuple[Tensor, Tensor]:
+        """Which prefix tokens each question sees [B, P], and the position of its first own token [B]."""
+        if prefix.places is None:
+            return seen.new_ones((len(clip), known), dtype=torch.bool), torch.full_like(clip, prefix.text)
+        visible = torch.arange(known, device=seen.device) < prefix.text + seen[:, None]
+        # The last token that is seen is the last one of its time, at the largest row and column.
+        return visible, prefix.text + prefix.places[:, clip, seen - 1].amax(dim=0) + 1
 
 
 def _waves(values: Tensor, shortest: float, longest: float, width: int) -> Tensor:
@@ -148,19 +156,28 @@ def _mask(visible: Tensor, real: Tensor, geometry: int, dtype: torch.dtype) -> T
     return torch.zeros(seen.shape, dtype=dtype, device=real.device).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def tokenizer_in(cache: Path, vocab_size: int) -> QwenTokenizer:
-    """The embedded checkpoint's tokenizer, made in a folder of the cache if it is not there."""
+def tokenizer_in(cache: Path, vocab_size: int) -> Path:
+    """The directory of the embedded checkpoint's tokenizer, made in a folder of the cache if it is not there."""
     directory = cache / f"tokenizer-{vocab_size}"
     if not (directory / "tokenizer.json").exists():
         save_tokenizer(directory, vocab_size)
-    return QwenTokenizer(directory)
+    return directory
 
 
 def exported(directory: Path, model: TinyModel, encoder: ImageEncoder, manifest: Mapping[str, Any]) -> None:
     """The directory that `serve/` loads, in bfloat16: half the bytes, and loading gives any dtype."""
     save_tokenizer(directory / "decoder", model.config.decoder.vocab_size)
-    write_sample(directory / "sample")
+    _write_sample(directory / "sample")
     for module in (model.decoder.model, encoder, model.selector):
         module.to(torch.bfloat16)
     facts = {"model": model.config.name, **manifest, "licence": "Apache-2.0"}
     checkpoint.write(directory, model.config, model.decoder.model, encoder, model.selector, facts)
+
+
+def _write_sample(directory: Path) -> None:
+    try:
+        from training.sample import write_sample
+    except ImportError as error:  # a machine that trains may have no PyAV
+        sys.stderr.write(f"no sample ({error}): python -m training.sample {directory}\n")
+        return
+    write_sample(directory)

@@ -22,25 +22,29 @@ from models.config import ModelConfig
 from models.encoder import patch_grid
 from models.pi3 import FusionConfig, HeadsConfig, Pi3, Pi3Config
 from models.vit import LayerScale
-from training.data.scenes import CHUNK, GROUP, SceneStore, observed
+from training.data.glimpses import Glimpses, Growing, Kept
+from training.data.scenes import CHUNK, GROUP, SceneStore
 from training.lessons import patches, reconstruction
 from training.loop.loop import LoopConfig
-from training.loop.task import Metrics, Outcome, Rate, Share
+from training.loop.task import Metrics, Number, Outcome, Rate, Share
 from training.runs.stores import prepared
 from training.scenes.catalogue import COLOURS, KINDS
 from training.scenes.config import SceneConfig
 
-HELD_OUT = 64  # scenes of the last chunk, never trained on
+HELD_OUT = CHUNK  # scenes, the first ones: never trained on
 
 
 @dataclass(frozen=True)
 class Pi3RunConfig:
-    """`groups` of 256 scenes, kept in `cache`; `scenes` of a step; every `rebuild`-th step teaches the whole π³, the
-    others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`: what it
-    starts from in place of random weights, a folder that this run has exported, or a checkpoint, which has no more
-    than the encoder."""
+    """`groups` of 256 scenes, kept as files in `cache`; on a GPU in its memory (75 KB a scene), where there are
+    `first` scenes at the start and `more` with every step. `scenes` of a step; every `rebuild`-th step teaches the
+    whole π³, the others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`:
+    what it starts from in place of random weights, a folder that this run has exported, or a checkpoint, which has no
+    more than the encoder."""
 
     groups: int = 96
+    first: int = 2048
+    more: int = 32
     scenes: int = 6
     rebuild: int = 4
     lr: float = 2e-3
@@ -80,9 +84,16 @@ class Pi3Task:
         self.module = Pi3Lesson(self.sizes).to(device)
         if config.init is not None:
             self._start_from(config.init)
-        store = SceneStore(Path(config.cache), SceneConfig(), glimpses=True)
+        self.glimpses = self._glimpses()
+
+    def _glimpses(self) -> Glimpses:
+        config, scene = self.config, SceneConfig()
+        if self.device.type == "cuda":
+            most = config.groups * GROUP * CHUNK
+            return Growing(scene, config.first, config.more, most, self.device, config.processes)
+        store = SceneStore(Path(config.cache), scene, glimpses=True)
         prepared(store, config.groups, False, config.processes)
-        self.chunks = [store.chunk(number) for number in range(config.groups * GROUP)]
+        return Kept(store, config.groups * GROUP, self.device)
 
     def _start_from(self, init: str) -> None:
         layout = open_layout(init)
@@ -94,21 +105,21 @@ class Pi3Task:
     def rates(self) -> Sequence[Rate]:
         return [Rate("encoder", r"^pi3\.encoder", self.config.lr, 0.03), Rate("heads", "", self.config.lr, 0.03)]
 
-    def batch(self, step: int, share: Share) -> tuple[int, list[tuple[int, int]]]:
+    def batch(self, step: int, share: Share) -> tuple[int, Sequence[int]]:
         random = Random(f"{self.config.loop.seed}/{step}")
-        last = len(self.chunks) * CHUNK - HELD_OUT
-        scenes = [divmod(random.randrange(last), CHUNK) for _ in range(self.config.scenes)]
-        return step, list(share.of(scenes))
+        there = self.glimpses.there(step)
+        return step, share.of([random.randrange(HELD_OUT, there) for _ in range(self.config.scenes)])
 
-    def loss(self, batch: tuple[int, list[tuple[int, int]]]) -> Outcome:
+    def loss(self, batch: tuple[int, Sequence[int]]) -> Outcome:
         step, scenes = batch
         loss, metrics = self._lesson(scenes, step % self.config.rebuild == 0, self.config.jitter)
-        return Outcome(loss * len(scenes), len(scenes), metrics, [f"chunk {c} scene {s}" for c, s in scenes])
+        return Outcome(loss * len(scenes), len(scenes), metrics, [f"scene {scene}" for scene in scenes])
 
     def evaluate(self, step: int) -> Metrics:
-        sums: dict[str, tuple[float, float]] = {}
-        for start in range(CHUNK - HELD_OUT, CHUNK, self.config.scenes):
-            scenes = [(len(self.chunks) - 1, n) for n in range(start, min(CHUNK, start + self.config.scenes))]
+        self.glimpses.there(0)
+        sums: dict[str, tuple[Number, Number]] = {}
+        for start in range(0, HELD_OUT, self.config.scenes):
+            scenes = range(start, min(HELD_OUT, start + self.config.scenes))
             for name, (value, count) in self._lesson(scenes, True, 0.0)[1].items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = before[0] + value, before[1] + count
@@ -125,8 +136,8 @@ class Pi3Task:
         (directory / "config.json").write_text(json.dumps(self.sizes.to_json(), indent=1) + "\n", encoding="utf-8")
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
-    def _lesson(self, scenes: list[tuple[int, int]], whole: bool, jitter: float) -> tuple[Tensor, Metrics]:
-        frames, objects, depth, focal, poses = self._observed(scenes)
+    def _lesson(self, scenes: Sequence[int], whole: bool, jitter: float) -> tuple[Tensor, Metrics]:
+        frames, objects, depth, focal, poses = self.glimpses.observed(scenes)
         pi3 = self.module.pi3
         images = rearrange(frames, "b k h w c -> b k c h w").float() / 255
         if jitter:  # other light, other colours, and the noise of a video file
@@ -142,12 +153,6 @@ class Pi3Task:
         points, valid = _points(depth, focal)
         other, more = reconstruction.lesson(found, points, valid, poses)
         return loss + other, {**metrics, **more}
-
-    def _observed(self, scenes: list[tuple[int, int]]) -> tuple[Tensor, patches.Objects, Tensor, Tensor, Tensor]:
-        parts = [observed(self.chunks[chunk], [place]) for chunk, place in scenes]
-        frames, objects, depth, focal, poses = zip(*parts, strict=True)
-        tensors = [torch.cat(one).to(self.device) for one in (frames, depth, focal, poses)]
-        return tensors[0], patches.Objects.joined(objects).to(self.device), tensors[1], tensors[2], tensors[3]
 
     @staticmethod
     def _draw(like: Tensor) -> Tensor:

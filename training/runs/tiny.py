@@ -20,27 +20,30 @@ from torch import Tensor, nn
 
 from models.checkpoint import load_decoder, load_encoder, load_selector, open_layout
 from models.config import ModelConfig
-from models.rope import Grid
-from training.data.scenes import GROUP, Asked, SceneStore
+from models.rope import Grid, grid_positions
+from models.tokenizer import QwenTokenizer
+from training.data.book import Book
+from training.data.scenes import CHUNK, GROUP, SceneStore
 from training.lessons import looking, reading
 from training.lessons.pages import Page, Printer
 from training.loop import states
 from training.loop.loop import LoopConfig
-from training.loop.task import Metrics, Outcome, Rate, Share
-from training.questions.templates import TYPES
+from training.loop.task import Metrics, Number, Outcome, Rate, Share, moved
 from training.runs.features import Features
 from training.runs.model import Prefix, TinyModel, exported, tokenizer_in
 from training.runs.stores import prepared
 from training.scenes.config import SceneConfig
 
 FRAMES_PER_TIME = 2
+SIGHTS = ("who", "times", "cells", "places", "moments")
 HELD_OUT = 1  # groups of 256 scenes, the last ones, that are measured on
 MEASURED = 240  # questions of them
 
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """`lesson`: "read", "look" or "answer". A step has `scenes` clips with `questions` each; the share `text` of the
+    """`lesson`: "read", "look" or "answer". Groups of 256 scenes with `per_scene` questions each are made
+    first. A step has `scenes` clips with `questions` each; the share `text` of the
     pages has no options. `noise`: most that the true samples are off by in "read", in their own units. `guided`: share
     of the questions whose heads are pointed at their things while looking is learned. `video`: share of the steps, the
     last ones, in which video tokens stand before geometry tokens: they tell this model little, and double its work.
@@ -50,6 +53,7 @@ class TinyConfig:
 
     lesson: str
     groups: int = 15
+    per_scene: int = 48
     scenes: int = 4
     questions: int = 16
     text: float = 0.3
@@ -79,26 +83,19 @@ def config(lesson: str, out: str, steps: int, **settings: Any) -> TinyConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions, grouped by clip: `clip` says for each which of `clips` it is about."""
+    """Questions, grouped by clip: `clip` [B] says for each which of `clips` it is about, and `seen` [B] how many of the
+    clip's merged tokens may be seen; these stand at `places` [3, S, M]."""
 
-    asked: list[Asked]
-    clips: list[tuple[int, int]]
-    clip: list[int]
+    names: list[str]
+    clips: list[int]
+    clip: Tensor
+    seen: Tensor
+    places: Tensor
     page: Page
     samples: Tensor
     types: Tensor
-    grids: list[Grid]
     sights: looking.Sights
     video: bool
-
-    @property
-    def seen(self) -> list[int]:
-        """Of each question, how many grid times of its clip may be seen."""
-        return [one.visible_frames // FRAMES_PER_TIME for one in self.asked]
-
-    @property
-    def ids(self) -> list[str]:
-        return [f"chunk {one.scene[0]} scene {one.scene[1]} {one.type}" for one in self.asked]
 
 
 class TinyTask:
@@ -107,8 +104,9 @@ class TinyTask:
     def __init__(self, config: TinyConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         sizes = ModelConfig.tiny()
-        tokenizer = tokenizer_in(Path(config.cache), sizes.decoder.vocab_size)
-        self.module = TinyModel(sizes, tokenizer).to(device)
+        directory = tokenizer_in(Path(config.cache), sizes.decoder.vocab_size)
+        torch.manual_seed(config.loop.seed)
+        self.module = TinyModel(sizes, QwenTokenizer(directory)).to(device)
         if device.type == "cpu":
             # torch's unfused attention computes bfloat16 in float32 there; transformers' own does not.
             self.module.decoder.model.set_attn_implementation("eager")
@@ -118,21 +116,19 @@ class TinyTask:
             self.module.load_state_dict({**kept, **_weights(config.init)})
         self.printer = Printer(self.module.tokenizer)
         self.scene = SceneConfig()
-        store = SceneStore(Path(config.cache), self.scene)
+        store = SceneStore(Path(config.cache), self.scene, config.per_scene)
         prepared(store, config.groups, True, config.processes)
+        self.book = Book.of(store, config.groups, directory, config.processes)
+        self.questions = self.book.of_scenes()
+        first_held = (config.groups - HELD_OUT) * GROUP * CHUNK
+        self.scenes = [scene for scene in self.questions if scene < first_held]
+        self.held = [scene for scene in self.questions if scene >= first_held]
+        if not self.scenes:
+            raise ValueError(f"groups is {config.groups}; it must be more than the {HELD_OUT} that are measured on")
         self.features = None
         if config.lesson != "read":
             self.features = Features(load_encoder(open_layout(config.pi3), str(device)), store, config.groups * GROUP)
-        self.by_scene: dict[tuple[int, int], list[Asked]] = {}
-        for group in range(config.groups):
-            for asked in store.questions(group):
-                self.by_scene.setdefault(asked.scene, []).append(asked)
-        self.scenes = sorted(self.by_scene)
-        first_held = (config.groups - HELD_OUT) * GROUP
-        self.held = [scene for scene in self.scenes if scene[0] >= first_held] if config.groups > HELD_OUT else []
-        self.scenes = [scene for scene in self.scenes if scene not in set(self.held)]
-        if not self.scenes:
-            raise ValueError(f"groups is {config.groups}; it must be more than the {HELD_OUT} that are measured on")
+        self.videos: dict[int, Tensor] = {}
 
     def rates(self) -> Sequence[Rate]:
         lesson, lr, selector = self.config.lesson, self.config.lr, self.config.selector_lr
@@ -149,23 +145,24 @@ class TinyTask:
 
     def batch(self, step: int, share: Share) -> Batch:
         random = Random(f"{self.config.loop.seed}/{self.config.lesson}/{step}")
-        scenes = random.sample(self.scenes, self.config.scenes)
-        chosen = [
-            (s, random.sample(self.by_scene[s], min(self.config.questions, len(self.by_scene[s])))) for s in scenes
-        ]
+        chosen = [(scene, self._some(scene, random)) for scene in random.sample(self.scenes, self.config.scenes)]
         return self._batch(share.of(chosen), random.random() >= self.config.text, self._has_video(step))
+
+    def _some(self, scene: int, random: Random) -> list[int]:
+        rows = self.questions[scene]
+        return random.sample(rows, min(self.config.questions, len(rows)))
 
     def loss(self, batch: Batch) -> Outcome:
         loss, metrics = {"read": self._read, "look": self._look, "answer": self._answer}[self.config.lesson](batch)
-        return Outcome(loss * len(batch.asked), len(batch.asked), metrics, batch.ids)
+        return Outcome(loss * len(batch.clip), len(batch.clip), metrics, batch.names)
 
     def evaluate(self, step: int) -> Metrics:
         random = Random(0)
-        sums: dict[str, tuple[float, float]] = {}
+        sums: dict[str, tuple[Number, Number]] = {}
         count = max(1, MEASURED // (self.config.scenes * self.config.questions))
         for _ in range(count if self.held else 0):
-            scenes = random.sample(self.held, self.config.scenes)
-            chosen = [(s, self.by_scene[s][: self.config.questions]) for s in scenes]
+            scenes = random.sample(self.held, min(self.config.scenes, len(self.held)))
+            chosen = [(s, list(self.questions[s][: self.config.questions])) for s in scenes]
             for name, (value, number) in self.loss(self._batch(chosen, True, self._has_video(step))).metrics.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = before[0] + value, before[1] + number
@@ -184,20 +181,29 @@ class TinyTask:
     def _has_video(self, step: int) -> bool:
         return step >= (1 - self.config.video) * self.config.loop.steps
 
-    def _batch(self, chosen: Sequence[tuple[tuple[int, int], list[Asked]]], with_options: bool, video: bool) -> Batch:
-        asked = [one for _, ones in chosen for one in ones]
-        page = (self.printer.with_options if with_options else self.printer.without_options)(asked)
-        return Batch(
-            asked=asked,
+    def _batch(self, chosen: Sequence[tuple[int, list[int]]], with_options: bool, video: bool) -> Batch:
+        book = self.book
+        rows = torch.tensor([row for _, own in chosen for row in own])
+        places = self._places([float(book.seconds[own[0]]) for _, own in chosen])
+        grid_times = book.seen[rows].long() // FRAMES_PER_TIME
+        batch = Batch(
+            names=[f"scene {scene} row {row}" for scene, own in chosen for row in own],
             clips=[scene for scene, _ in chosen],
-            clip=[number for number, (_, ones) in enumerate(chosen) for _ in ones],
-            page=page.to(self.device),
-            samples=torch.stack([one.samples.float() for one in asked]).to(self.device),
-            types=torch.tensor([TYPES.index(one.type) for one in asked], device=self.device),
-            grids=[self._grid(ones[0].seconds) for _, ones in chosen],
-            sights=_sights(asked).to(self.device),
+            clip=torch.tensor([number for number, (_, own) in enumerate(chosen) for _ in own]),
+            seen=grid_times * (places.shape[2] // (self.scene.frames // FRAMES_PER_TIME)),
+            places=places,
+            page=Page.of(book.lettered if with_options else book.written, rows),
+            samples=book.samples[rows].float(),
+            types=book.type[rows].long(),
+            sights=looking.Sights(*(_wide(getattr(book, name)[rows]) for name in SIGHTS)),
             video=video,
         )
+        return moved(batch, self.device)
+
+    def _places(self, seconds: Sequence[float]) -> Tensor:
+        """[3, S, M] of clips of these lengths."""
+        rate = self.module.config.decoder.tokens_per_second
+        return torch.stack([grid_positions(self._grid(one), rate) for one in seconds], dim=1)
 
     def _grid(self, seconds: float) -> Grid:
         """As `models.video` gives it for a clip of this length."""
@@ -221,24 +227,36 @@ class TinyTask:
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Metrics]:
         tokens, looked, more = self._looking(batch, None)
-        frames = [self._features.frames(clip).to(self.device) for clip in batch.clips] if batch.video else []
-        prefix = self.module.prefix(self.printer.before, frames, batch.grids if frames else [])
+        videos = self._videos(batch.clips) if batch.video else None
+        prefix = self.module.prefix(self.printer.before, videos, batch.places)
         loss, metrics = self._reading(batch, tokens, prefix)
         return loss + looked, {**metrics, **more}
 
     def _looking(self, batch: Batch, told: Tensor | None) -> tuple[Tensor, Tensor, Metrics]:
         """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips, and the lesson about them."""
-        features = [self._features.of(clip).to(self.device) for clip in batch.clips]
+        features = self._features.of(batch.clips).to(self.device).float()
         guided = self.config.guided if self.module.training else 0.0
+        page, rows = batch.page, self.scene.size[1] // self.module.config.frames.side_multiple
         with looking.overhearing(self.module.selector, batch.sights, guided) as heard:
-            tokens = self.module.geometry(features, batch.grids, batch.clip, batch.seen, batch.page.text)
+            tokens = self.module.geometry(
+                features, rows, batch.places, batch.clip, batch.seen, page.text, page.text_real
+            )
         head, known = self.module.looking, (batch.sights, batch.samples, batch.types)
         return tokens, *looking.lesson(head, heard[0], tokens, *known, told)
 
+    def _videos(self, clips: Sequence[int]) -> Tensor:
+        """[S, V, D]: what the frozen vision tower makes of a clip is kept."""
+        new = [clip for clip in clips if clip not in self.videos]
+        if new:
+            made = self.module.videos(self._features.frames(new).to(self.device)).to(torch.bfloat16)
+            self.videos |= dict(zip(new, made, strict=True))
+        return torch.stack([self.videos[clip] for clip in clips])
+
     def _reading(self, batch: Batch, tokens: Tensor, prefix: Prefix) -> tuple[Tensor, Metrics]:
-        hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, batch.page.ids, batch.page.real)
+        page = batch.page
+        hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, page.ids, page.real)
         letters, table = self.printer.letters.to(self.device), self.module.embeddings
-        return reading.lesson(self.module.reading, batch.page, hidden, table, letters, batch.samples, batch.types)
+        return reading.lesson(self.module.reading, page, hidden, table, letters, batch.samples, batch.types)
 
     @property
     def _features(self) -> Features:
@@ -248,7 +266,8 @@ class TinyTask:
 
 
 def _is_checkpoint(init: str) -> bool:
-    return (Path(init) / "config.json").is_file()
+    """And no run, whose directory has a `config.json` too."""
+    return (Path(init) / "config.json").is_file() and not states.states(Path(init))
 
 
 def _weights(init: str) -> Mapping[str, Tensor]:
@@ -260,13 +279,8 @@ def _weights(init: str) -> Mapping[str, Tensor]:
     return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
 
 
-def _sights(asked: Sequence[Asked]) -> looking.Sights:
-    who, times, cells, places, moments = (
-        torch.stack([_exact(getattr(one, name)) for one in asked])
-        for name in ("who", "times", "cells", "places", "moments")
-    )
-    return looking.Sights(who, times, cells, places, moments)
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _wide(tensor: Tensor) -> Tensor:
+    """Numbers that are kept small, as they are computed with."""
+    if tensor.dtype == torch.bool:
+        return tensor
+    return tensor.float() if tensor.is_floating_point() else tensor.long()

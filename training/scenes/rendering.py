@@ -9,7 +9,8 @@ Legend: S scenes, F frames of a scene, B frames of a chunk, H, W sides of a fram
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from training.questions.cues import FloatArray
 from training.scenes import batch
 from training.scenes.batch import Instances, Views
 from training.scenes.casting import Raster
-from training.scenes.drawing import draw
+from training.scenes.drawing import Drawn, draw
 from training.scenes.scene import Scene
 from training.scenes.shading import Looks
 
@@ -43,6 +44,31 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Tables:
+    """All that is drawn of S scenes with F frames each, as tensors: made by one process, drawn by another.
+
+    `size` (width, height) in pixels.
+    """
+
+    parts: Instances
+    views: Views
+    looks: Looks
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tables:
+        """ValueError when the scenes have not all the same number of frames and the same size, or a camera rolls."""
+        shapes = {(len(scene.times), scene.config.size) for scene in scenes}
+        if len(shapes) != 1:
+            raise ValueError(f"scenes to render together have (frames, size) {sorted(shapes)}; they must have the same")
+        ((_, size),) = shapes
+        return cls(batch.instances(scenes, device), batch.views(scenes, device), Looks.of(scenes, device), size)
+
+    def to(self, device: torch.device | str) -> Tables:
+        return Tables(_moved(self.parts, device), _moved(self.views, device), _moved(self.looks, device), self.size)
+
+
+@dataclass(frozen=True)
 class Points:
     """`camera` and `world` float32 [F, H, W, 3], metres, zero where `valid` [F, H, W] is False: in the sky."""
 
@@ -61,22 +87,24 @@ def render_many(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> 
 
     ValueError when the scenes have not all the same number of frames and the same size, or when a camera rolls.
     """
-    shapes = {(len(scene.times), scene.config.size) for scene in scenes}
-    if len(shapes) != 1:
-        raise ValueError(f"scenes to render together have (frames, size) {sorted(shapes)}; they must have the same")
-    ((frames, (width, height)),) = shapes
-    parts, views, looks = batch.instances(scenes, device), batch.views(scenes, device), Looks.of(scenes, device)
-    most = max(1, (CPU_PIXELS if torch.device(device).type == "cpu" else GPU_PIXELS) // (width * height))
-    chunks = [
-        draw(part, view, looks[view.scene], Raster(len(view.eye), width, height))
-        for part, view in _chunks(parts, views, most)
-    ]
-    names = ("pictures", "depth", "masks", "whole")
-    pictures, depth, masks, whole = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names)
+    drawn = draw_all(Tables.of(scenes, device))
     return [
-        _rendered(scene, pictures[own], depth[own], masks[own], whole[own])
-        for scene, own in zip(scenes, _slices(len(scenes), frames), strict=True)
+        _rendered(scene, drawn.pictures[own], drawn.depth[own], drawn.masks[own], drawn.whole[own])
+        for scene, own in zip(scenes, _slices(len(scenes), len(scenes[0].times)), strict=True)
     ]
+
+
+@torch.no_grad()
+def draw_all(tables: Tables) -> Drawn:
+    """Every frame of every scene, B = S * F, on the device of the tables."""
+    width, height = tables.size
+    on_cpu = tables.views.eye.device.type == "cpu"
+    most = max(1, (CPU_PIXELS if on_cpu else GPU_PIXELS) // (width * height))
+    chunks = [
+        draw(part, view, tables.looks[view.scene], Raster(len(view.eye), width, height))
+        for part, view in _chunks(tables.parts, tables.views, most)
+    ]
+    return Drawn(*(torch.cat([getattr(chunk, field.name) for chunk in chunks]) for field in fields(Drawn)))
 
 
 def points(rendered: Rendered) -> Points:
@@ -90,6 +118,13 @@ def points(rendered: Rendered) -> Points:
     rotation, eye = rendered.camera_to_world[:, None, :3, :3], rendered.camera_to_world[:, None, None, :3, 3]
     world = camera @ rotation.mT + eye
     return Points(camera, torch.where(valid[..., None], world, 0), valid)
+
+
+Table = TypeVar("Table", Instances, Views, Looks)
+
+
+def _moved(table: Table, device: torch.device | str) -> Table:
+    return type(table)(*(getattr(table, field.name).to(device, non_blocking=True) for field in fields(table)))
 
 
 def _chunks(parts: Instances, views: Views, most: int) -> Iterator[tuple[Instances, Views]]:

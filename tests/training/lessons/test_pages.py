@@ -7,18 +7,13 @@ import torch
 
 from models.prompt import build_prompt
 from models.tokenizer import QwenTokenizer
-from training.data.scenes import Asked
-from training.lessons.pages import NOTHING, Printer
+from training.lessons.pages import NOTHING, Asked, Page, Printer, Sheet
 from training.tokenizer import save_tokenizer
-
-NONE = torch.zeros(())
 
 
 def asked(options: tuple[str, ...], right: int, statements: tuple[str, ...]) -> Asked:
-    return Asked(
-        (0, 0), "How does the distance between the red car [1, 2, 30, 40] and the camera change?", options, right,
-        "rel_dis", statements, 32, 6.0, NONE, NONE, NONE, NONE, NONE, NONE,
-    )  # fmt: skip
+    question = "How does the distance between the red car [1, 2, 30, 40] and the camera change?"
+    return Asked(question, options, right, statements)
 
 
 LARGER, SMALLER = "Become larger", "Become smaller"
@@ -57,7 +52,7 @@ def test_every_option_has_an_end_and_the_last_place_is_that_of_the_letter(printe
     assert page.ends is not None
     assert page.right is not None
     assert page.right.tolist() == [2, 3]
-    for row, ends, last, told in zip(page.ids, page.ends, page.last, page.told, strict=True):
+    for row, ends, last, told in zip(page.ids, page.ends, page.length - 1, page.told, strict=True):
         assert [printer.tokenizer.decode([int(row[end])]) for end in ends[:3]] == ["\n"] * 3
         assert int(row[ends[3]]) == printer.end
         assert printer.tokenizer.decode([int(row[told])]) == "\nOptions:\n"
@@ -76,4 +71,22 @@ def test_without_options_the_answer_is_said_token_by_token(printer: Printer) -> 
 
 def test_the_selector_reads_the_text_of_the_served_prompt(printer: Printer) -> None:
     page = printer.with_options([ONE])
-    assert page.text[0].tolist() == list(build_prompt(printer.tokenizer, ONE.question, ONE.options).text_ids)
+    assert page.text[0, : page.text_length[0]].tolist() == list(
+        build_prompt(printer.tokenizer, ONE.question, ONE.options).text_ids
+    )
+
+
+def test_a_page_has_the_rows_of_its_sheets_and_no_more(printer: Printer) -> None:
+    sheets = [printer.with_options([OTHER]), Sheet.unpacked(printer.with_options([ONE]).packed())]
+    assert sheets[0].ids.shape[1] < sheets[1].ids.shape[1]
+    joined = Sheet.joined(sheets)
+    page, alone = Page.of(joined, torch.tensor([0, 0])), Page.of(sheets[0], torch.tensor([0]))
+    assert page.ids.shape == (2, sheets[0].ids.shape[1])
+    assert page.ids[1].tolist() == alone.ids[0].tolist()
+    assert int(page.real.sum()) == 2 * int(sheets[0].length[0])
+    assert page.ids.flatten()[page.known].tolist() == 2 * alone.ids.flatten()[alone.known].tolist()
+    assert page.said.tolist() == 2 * alone.said.tolist()
+    assert page.same is not None
+    assert alone.same is not None
+    assert page.same.tolist() == 2 * alone.same.tolist()
+    assert page.last.tolist() == [int(joined.length[0]) - 1] * 2

@@ -18,7 +18,8 @@ from training.embedded import make
 from training.loop import journal
 from training.loop.loop import LoopConfig, as_facts, train
 from training.loop.workers import World, launch
-from training.runs.dsr import DsrConfig, DsrTask
+from training.runs.dsr import DsrTask
+from training.runs.recipe import DsrConfig
 
 CPU = torch.device("cpu")
 OPTIONS = ["(1) Front.", "(1) Left.", "(1) Right.", "(1) Behind."]
