@@ -24,7 +24,7 @@ from models.encoder import ImageEncoder
 from models.prompt import SpecialTokens
 from models.selector import Selector
 from training.loop.groups import grouped
-from training.runs.dsr import DsrModel, rates
+from training.runs.recipe import DsrModel, rates
 from training.untrained import random_decoder
 
 GIB = 2**30

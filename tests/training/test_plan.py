@@ -10,7 +10,7 @@ from models.prompt import SpecialTokens
 from models.selector import Selector
 from training import plan
 from training.loop import groups
-from training.runs.dsr import DsrModel, rates
+from training.runs.recipe import DsrModel, rates
 from training.untrained import random_decoder
 
 

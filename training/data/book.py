@@ -7,12 +7,9 @@ Legend: N questions, Q geometry tokens.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +18,7 @@ from models.tokenizer import QwenTokenizer
 from training.data.scenes import SceneStore
 from training.lessons.pages import Asked, Printer, Sheet
 
+KINDS = ("lettered", "written")
 NUMBERS = ("scene", "type", "seen", "seconds", "samples", "who", "times", "cells", "places", "moments")
 
 
@@ -45,14 +43,10 @@ class Book:
     moments: Tensor
 
     @classmethod
-    def of(cls, store: SceneStore, groups: int, tokenizer: Path, processes: int) -> Book:
-        """The questions of the first `groups` groups, printed with the tokenizer in a directory."""
-        with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
-            sheets = []
-            for ready, pair in enumerate(pool.map(_printed, [store] * groups, range(groups), [tokenizer] * groups), 1):
-                sheets.append(pair)
-                sys.stderr.write(f"\rprinted: {ready} of {groups} groups" + "\n" * (ready == groups))
-        lettered, written = (Sheet.joined([Sheet.unpacked(one[which]) for one in sheets]) for which in (0, 1))
+    def of(cls, store: SceneStore, groups: int, tokenizer: Path) -> Book:
+        """The questions of the first `groups` groups, printed with the tokenizer in a directory; made when missing."""
+        pairs = [printed(store, group, tokenizer) for group in range(groups)]
+        lettered, written = (Sheet.joined([Sheet(**pair[which]) for pair in pairs]) for which in KINDS)
         found = [store.questions(group) for group in range(groups)]
         return cls(lettered, written, *(torch.cat([one[name] for one in found]) for name in NUMBERS))
 
@@ -66,10 +60,14 @@ class Book:
         }
 
 
-def _printed(store: SceneStore, group: int, tokenizer: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """As arrays: the pool would hand tensors over by open files, of which there are only so many."""
-    torch.set_num_threads(1)
-    printer, found = Printer(QwenTokenizer(tokenizer)), store.questions(group)
-    rows = zip(found["question"], found["options"], found["right"].tolist(), found["statements"], strict=True)
-    asked: Sequence[Asked] = [Asked(*row) for row in rows]
-    return printer.with_options(asked).packed(), printer.without_options(asked).packed()
+def printed(store: SceneStore, group: int, tokenizer: Path) -> dict[str, dict[str, Any]]:
+    """The fields of both sheets of a group, by their kind; kept in the store beside its questions."""
+
+    def make() -> dict[str, dict[str, Any]]:
+        printer, found = Printer(QwenTokenizer(tokenizer)), store.questions(group)
+        rows = zip(found["question"], found["options"], found["right"].tolist(), found["statements"], strict=True)
+        asked = [Asked(*row) for row in rows]
+        sheets = printer.with_options(asked), printer.without_options(asked)
+        return dict(zip(KINDS, (vars(sheet) for sheet in sheets), strict=True))
+
+    return store.cached(f"{tokenizer.name}-{group:05d}.pt", make)

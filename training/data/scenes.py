@@ -13,10 +13,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,6 +41,7 @@ from training.scenes.tracks import cues_of
 
 CHUNK, GROUP, TOGETHER = 64, 4, 8
 MOST_OBJECTS = 5
+DRAWN, LEARNED = 60, 2000  # as `Plan` has them: less than a benchmark needs, at half the time
 PICKED = 8  # frames of a scene whose depth and masks are kept
 VERSION = 2  # of the files: another one is another folder
 
@@ -63,7 +62,7 @@ class SceneStore:
 
     def chunk(self, number: int) -> dict[str, Any]:
         """Pictures, depth, masks, poses and objects of scenes `64 * number` and on; rendered when it is not there."""
-        return self._cached(f"chunk-{number:05d}.pt", partial(self.make_chunk, number, self.config))
+        return self.cached(f"chunk-{number:05d}.pt", partial(self.make_chunk, number, self.config))
 
     def questions(self, group: int) -> dict[str, Any]:
         """Questions about the scenes of chunks `4 * group` and on, in the order of the scenes; four share answers.
@@ -72,33 +71,16 @@ class SceneStore:
         place), `type`, `right`, `seen` frames, `seconds` of the clip, `samples` (`training.lessons.samples`); `who`,
         `times`, `cells`, `places`, `moments` (`training.lessons.spots`).
         """
-        return self._cached(f"questions-{group:05d}.pt", partial(_questions, group, self.per_scene, self.chunk))
+        return self.cached(f"questions-{group:05d}.pt", partial(_questions, group, self.per_scene, self.chunk))
 
-    def prepare(self, groups: int, ask: bool, processes: int, done: Callable[[int, int], None]) -> None:
-        """Makes what is missing of `groups` groups, with questions or without, and reports `done(ready, all)`.
-
-        Group by group, so that a run may start with the first ones while another makes the rest.
-        """
-        what = "questions" if ask else "chunks"
-        with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
-            for ready, _ in enumerate(pool.map(_make, [self] * groups, [what] * groups, range(groups)), 1):
-                done(ready, groups)
-
-    def chunks(self, group: int) -> list[dict[str, Any]]:
-        return [self.chunk(group * GROUP + n) for n in range(GROUP)]
-
-    def _cached(self, name: str, make: Callable[[], Any]) -> Any:
+    def cached(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is in the file `name`; made when it is not there. Plain tensors, lists and strings alone."""
         path = self.directory / name
         if not path.exists():
             unfinished = path.with_name(f"{name}.{os.getpid()}.part")
             torch.save(make(), unfinished)
             os.replace(unfinished, path)
         return torch.load(path, weights_only=True, mmap=True)
-
-
-def _make(store: SceneStore, what: str, group: int) -> None:
-    torch.set_num_threads(1)
-    getattr(store, what)(group)
 
 
 def observed(chunk: dict[str, Any], rows: Tensor) -> tuple[Tensor, Objects, Tensor, Tensor, Tensor]:
@@ -212,7 +194,7 @@ def _questions(group: int, per_scene: int, chunk: Callable[[int], dict[str, Any]
     numbers = range(group * GROUP, (group + 1) * GROUP)
     scenes = [(CHUNK * n + place, unpacked(cues)) for n in numbers for place, cues in enumerate(chunk(n)["cues"])]
     places = {cues.video: where for where, cues in scenes}
-    plan = Plan(per_scene=per_scene)
+    plan = Plan(per_scene=per_scene, drawn=DRAWN, learned=LEARNED)
     made = list(asked([cues for _, cues in scenes], Random(group * GROUP), plan, Counter()))
     made.sort(key=lambda one: places[one[0].videoID])
     said = ("question", "options")

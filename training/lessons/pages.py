@@ -59,18 +59,6 @@ class Sheet:
         columns = ([getattr(sheet, field.name) for sheet in sheets] for field in fields(cls))
         return cls(*(_stacked(column) for column in columns))
 
-    def packed(self) -> dict[str, Any]:
-        """As arrays."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: None if value is None else value.numpy() for name, value in values.items()}
-
-    @classmethod
-    def unpacked(cls, arrays: dict[str, Any]) -> Sheet:
-        tensors: dict[str, Any] = {
-            name: None if array is None else torch.from_numpy(array) for name, array in arrays.items()
-        }
-        return cls(**tensors)
-
 
 @dataclass(frozen=True)
 class Page:

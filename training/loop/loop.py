@@ -25,10 +25,12 @@ from training.loop.workers import World
 
 LEAST = {
     "steps": 1, "accumulate": 1, "save_every": 1, "log_every": 1, "keep": 1, "evaluate_every": 0, "warmup": 0,
-    "floor": 0, "clip": 0, "seed": 0,
+    "floor": 0, "clip": 0, "seed": 0, "minutes": 0,
 }  # fmt: skip
 FREE = ("keep", "log_every", "save_every", "evaluate_every")  # a run may go on with another value: it learns the same
 Floats = dict[str, tuple[float, float]]
+PLAIN = [SDPBackend.MATH]
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 NAMED = 16  # ids in a message
 
 
@@ -39,6 +41,8 @@ class LoopConfig:
     (autocast), or "auto": bfloat16 where the device has instructions for it. `checkpoint_blocks`: recompute blocks in
     the backward pass to save memory. Every `save_every` steps a state is written, of which the last `keep` stay; every
     `evaluate_every` steps (0: only at the end) it is measured; every `log_every`-th step and those are logged.
+    `minutes`: when the run ends at the latest, for a machine that is lent for a time; the learning rate falls with the
+    time then, where that is ahead of the steps. Counted anew by a run that goes on. 0: no limit.
     """
 
     out: str
@@ -54,6 +58,7 @@ class LoopConfig:
     log_every: int = 10
     keep: int = 2
     seed: int = 0
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "float32", "bf16"):
@@ -92,9 +97,10 @@ def train(task: Task, config: LoopConfig, world: World, facts: Mapping[str, Any]
     world.wait()
     run = _Run(task, config, world, out)
     with Journal(out, config.steps, run.done) if world.first else nullcontext() as journal:
-        while run.done < config.steps:
+        last = run.place >= config.steps
+        while not last:
             line = run.step()
-            last = run.done == config.steps
+            last = run.place >= config.steps
             measured = last or (config.evaluate_every > 0 and run.done % config.evaluate_every == 0)
             if measured:
                 line["metrics"] |= run.evaluate()
@@ -141,11 +147,20 @@ class _Run:
         found = states.states(out)
         self.done = states.load(found[-1], task.module, self.optim) if found else 0
         self.times: list[float] = []
+        self.started = time.monotonic()
+
+    @property
+    def place(self) -> float:
+        """Where in its steps the run stands: at the last one when its time is over. The same on every worker."""
+        if not self.config.minutes:
+            return self.done
+        spent = (time.monotonic() - self.started) / (60 * self.config.minutes)
+        return max(float(self.done), self.config.steps * max(self.world.gathered(spent)))
 
     def step(self) -> dict[str, Any]:
         """One step; what to log of it."""
         started, config = time.perf_counter(), self.config
-        factor = groups.share_of_peak(self.done, config.steps, config.warmup, config.floor)
+        factor = groups.share_of_peak(self.place, config.steps, config.warmup, config.floor)
         for group in self.optim.param_groups:
             group["lr"] = group["peak"] * factor
         self.optim.zero_grad(set_to_none=True)
@@ -228,9 +243,9 @@ class _Run:
                 # A norm with float32 weights on bfloat16 values: that is what we want.
                 warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
                 stack.enter_context(torch.autocast(self.world.device.type, torch.bfloat16))
-            if self.world.device.type == "cpu":
-                # torch 2.13's fused attention is far slower backwards in bfloat16 than the plain products.
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            # torch 2.13's fused attention on a CPU is far slower backwards in bfloat16 than the plain products. cuDNN's
+            # takes 7 ms to plan each new shape, and no two batches of questions are equally long.
+            stack.enter_context(sdpa_kernel(PLAIN if self.world.device.type == "cpu" else FUSED))
             yield
 
 

@@ -37,27 +37,9 @@ from models.video import Sampling
 from models.vlm import clip_frames, clip_grid
 from training.data.sets import QuestionSet, Sample, of_records
 from training.loop.task import Metrics, Outcome, Rate, Share
-from training.runs.recipe import DsrConfig
+from training.runs.recipe import DsrConfig, DsrModel, rates
 
 SHOWN = 5  # missing videos that are named
-
-
-class DsrModel(nn.Module):
-    """What the recipe trains, and the frozen vision tower. The encoder is no part of it: it never changes."""
-
-    def __init__(self, decoder: Decoder, selector: Selector) -> None:
-        super().__init__()
-        self.decoder, self.selector = decoder, selector
-
-
-def rates(merger: float, language: float) -> list[Rate]:
-    """The recipe's parameter groups of a `DsrModel`."""
-    return [
-        Rate("mergers", r"\.visual\.merger\.|^selector\.merger\.", merger),
-        Rate("vision tower", r"\.visual\.", 0),
-        Rate("q-formers", r"^selector\.", merger),
-        Rate("language", "", language),
-    ]
 
 
 class DsrTask:

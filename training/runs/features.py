@@ -37,9 +37,12 @@ class Features:
         for number in range(chunks):
             self.chunks.append(self._chunk(number))
             sys.stderr.write(f"\rfeatures: {number + 1} of {chunks} chunks" + "\n" * (number + 1 == chunks))
+        self.table = None if self.encoder.device.type == "cpu" else torch.cat(self.chunks)
 
     def of(self, scenes: Sequence[int]) -> Tensor:
         """bfloat16 [S, F, P, C] of scenes, 64 * chunk + place each."""
+        if self.table is not None:
+            return self.table[torch.tensor(scenes, device=self.table.device)]
         return torch.stack([self.chunks[scene // CHUNK][scene % CHUNK] for scene in scenes])
 
     def frames(self, scenes: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -71,16 +72,16 @@ class TinyModel(nn.Module):
         return self.decoder.embeddings
 
     def geometry(self, features: Tensor, rows: int, places: Tensor, clip: Tensor, seen: Tensor, text: Tensor,
-                 real: Tensor) -> Tensor:  # fmt: skip
+                 real: Tensor, even: bool = False) -> Tensor:  # fmt: skip
         """Geometry tokens [B, Q, D]. Features [S, F, P, C] with `rows` of merged tokens, which stand at `places`
         [3, S, M]; of each question its `clip`, how many of the clip's tokens are `seen`, its text [B, T] and which of
-        that is `real`."""
+        that is `real`. `even`: as `_own` has it."""
         merged = self.selector.merger(rearrange(features, "s f p c -> (s f) p c"), rows)
         geometry = rearrange(merged, "(s m) d -> s m d", s=len(features))
         keys, values = self.selector.keys_and_values(geometry, places)
         there = torch.arange(geometry.shape[1], device=seen.device) < seen[:, None]
-        queries = self.selector.ask_padded(self.embeddings[text], real)
-        return self.selector.answer(queries, keys[clip], values[clip], there)[0]
+        queries = self.selector.ask_padded(F.embedding(text, self.embeddings), real)
+        return self.selector.answer(queries, _own(keys, clip, even), _own(values, clip, even), there)[0]
 
     @torch.no_grad()
     def videos(self, frames: Tensor) -> Tensor:
@@ -107,19 +108,21 @@ class TinyModel(nn.Module):
         return Prefix(layers, len(before), places if videos is not None else None)
 
     def read(
-        self, prefix: Prefix, clip: Tensor, seen: Tensor, geometry: Tensor, ids: Tensor, real: Tensor
-    ) -> list[Tensor]:
+        self, prefix: Prefix, clip: Tensor, seen: Tensor, geometry: Tensor, ids: Tensor, real: Tensor,
+        even: bool = False,
+    ) -> list[Tensor]:  # fmt: skip
         """Hidden states [B, L, D] of the questions' tokens: before the first layer, after each, and normed at the end.
 
-        Each question goes on from the prefix of its `clip`, of which it sees the first `seen` video tokens.
+        Each question goes on from the prefix of its `clip`, of which it sees the first `seen` video tokens. `even`: as
+        `_own` has it.
         """
-        owner = torch.zeros_like(clip) if prefix.places is None else clip
+        owner, even = (torch.zeros_like(clip), True) if prefix.places is None else (clip, even)
         cache = DynamicCache()
         for index, (keys, values) in enumerate(prefix.layers):
-            cache.update(keys[owner], values[owner], index)
+            cache.update(_own(keys, owner, even), _own(values, owner, even), index)
         length, known = geometry.shape[1] + ids.shape[1], prefix.layers[0][0].shape[2]
         visible, starts = self._visible(prefix, clip, seen, known)
-        embeds = torch.cat([geometry, self.embeddings[ids].to(geometry.dtype)], dim=1)
+        embeds = torch.cat([geometry, F.embedding(ids, self.embeddings).to(geometry.dtype)], dim=1)
         places = starts[:, None] + torch.arange(length, device=ids.device)
         out = self.decoder.model.model.language_model(
             inputs_embeds=embeds,
@@ -138,6 +141,15 @@ class TinyModel(nn.Module):
         visible = torch.arange(known, device=seen.device) < prefix.text + seen[:, None]
         # The last token that is seen is the last one of its time, at the largest row and column.
         return visible, prefix.text + prefix.places[:, clip, seen - 1].amax(dim=0) + 1
+
+
+def _own(values: Tensor, clip: Tensor, even: bool) -> Tensor:
+    """[S, …] -> [B, …], that of the clip of each question. `even`: every clip has as many, one clip after the other,
+    which makes the way back a sum in place of a scatter."""
+    if not even:
+        return values[clip]
+    each = len(clip) // len(values)
+    return values[:, None].expand(-1, each, *values.shape[1:]).flatten(0, 1)
 
 
 def _waves(values: Tensor, shortest: float, longest: float, width: int) -> Tensor:

@@ -89,10 +89,10 @@ class Pi3Task:
     def _glimpses(self) -> Glimpses:
         config, scene = self.config, SceneConfig()
         if self.device.type == "cuda":
-            most = config.groups * GROUP * CHUNK
+            most = min(config.groups * GROUP * CHUNK, config.first + config.more * config.loop.steps)
             return Growing(scene, config.first, config.more, most, self.device, config.processes)
         store = SceneStore(Path(config.cache), scene, glimpses=True)
-        prepared(store, config.groups, False, config.processes)
+        prepared(store, config.groups, config.processes)
         return Kept(store, config.groups * GROUP, self.device)
 
     def _start_from(self, init: str) -> None:

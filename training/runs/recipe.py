@@ -1,10 +1,15 @@
-"""What can be set of `dsr-7b`; apart from the run, which needs PyAV for its videos."""
+"""What `dsr-7b` trains, at which rates, and what can be set of it. Needs no video and no PyAV: the run itself does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import nn
+
+from models.decoder import Decoder
+from models.selector import Selector
 from training.loop.loop import LoopConfig
+from training.loop.task import Rate
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,21 @@ class DsrConfig:
             raise ValueError(f"batch is {self.batch}; it must be at least 1")
         if self.held < 0:
             raise ValueError(f"held is {self.held}; it must be at least 0")
+
+
+class DsrModel(nn.Module):
+    """What the recipe trains, and the frozen vision tower. The encoder is no part of it: it never changes."""
+
+    def __init__(self, decoder: Decoder, selector: Selector) -> None:
+        super().__init__()
+        self.decoder, self.selector = decoder, selector
+
+
+def rates(merger: float, language: float) -> list[Rate]:
+    """The recipe's parameter groups of a `DsrModel`."""
+    return [
+        Rate("mergers", r"\.visual\.merger\.|^selector\.merger\.", merger),
+        Rate("vision tower", r"\.visual\.", 0),
+        Rate("q-formers", r"^selector\.", merger),
+        Rate("language", "", language),
+    ]

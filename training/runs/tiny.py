@@ -84,7 +84,7 @@ def config(lesson: str, out: str, steps: int, **settings: Any) -> TinyConfig:
 @dataclass(frozen=True)
 class Batch:
     """Questions, grouped by clip: `clip` [B] says for each which of `clips` it is about, and `seen` [B] how many of the
-    clip's merged tokens may be seen; these stand at `places` [3, S, M]."""
+    clip's merged tokens may be seen; these stand at `places` [3, S, M]. `even`: every clip has as many questions."""
 
     names: list[str]
     clips: list[int]
@@ -95,6 +95,7 @@ class Batch:
     samples: Tensor
     types: Tensor
     sights: looking.Sights
+    even: bool
     video: bool
 
 
@@ -117,14 +118,18 @@ class TinyTask:
         self.printer = Printer(self.module.tokenizer)
         self.scene = SceneConfig()
         store = SceneStore(Path(config.cache), self.scene, config.per_scene)
-        prepared(store, config.groups, True, config.processes)
-        self.book = Book.of(store, config.groups, directory, config.processes)
+        prepared(store, config.groups, config.processes, directory)
+        self.book = Book.of(store, config.groups, directory)
         self.questions = self.book.of_scenes()
         first_held = (config.groups - HELD_OUT) * GROUP * CHUNK
-        self.scenes = [scene for scene in self.questions if scene < first_held]
-        self.held = [scene for scene in self.questions if scene >= first_held]
+        asked = [scene for scene, rows in self.questions.items() if len(rows) >= config.questions]
+        self.scenes = [scene for scene in asked if scene < first_held]
+        self.held = [scene for scene in asked if scene >= first_held]
         if not self.scenes:
-            raise ValueError(f"groups is {config.groups}; it must be more than the {HELD_OUT} that are measured on")
+            raise ValueError(
+                f"groups is {config.groups}, of which {HELD_OUT} is measured on: no scene of the others is asked "
+                f"{config.questions} questions"
+            )
         self.features = None
         if config.lesson != "read":
             self.features = Features(load_encoder(open_layout(config.pi3), str(device)), store, config.groups * GROUP)
@@ -149,8 +154,7 @@ class TinyTask:
         return self._batch(share.of(chosen), random.random() >= self.config.text, self._has_video(step))
 
     def _some(self, scene: int, random: Random) -> list[int]:
-        rows = self.questions[scene]
-        return random.sample(rows, min(self.config.questions, len(rows)))
+        return random.sample(self.questions[scene], self.config.questions)
 
     def loss(self, batch: Batch) -> Outcome:
         loss, metrics = {"read": self._read, "look": self._look, "answer": self._answer}[self.config.lesson](batch)
@@ -195,6 +199,7 @@ class TinyTask:
             page=Page.of(book.lettered if with_options else book.written, rows),
             samples=book.samples[rows].float(),
             types=book.type[rows].long(),
+            even=len({len(own) for _, own in chosen}) == 1,
             sights=looking.Sights(*(_wide(getattr(book, name)[rows]) for name in SIGHTS)),
             video=video,
         )
@@ -239,7 +244,7 @@ class TinyTask:
         page, rows = batch.page, self.scene.size[1] // self.module.config.frames.side_multiple
         with looking.overhearing(self.module.selector, batch.sights, guided) as heard:
             tokens = self.module.geometry(
-                features, rows, batch.places, batch.clip, batch.seen, page.text, page.text_real
+                features, rows, batch.places, batch.clip, batch.seen, page.text, page.text_real, batch.even
             )
         head, known = self.module.looking, (batch.sights, batch.samples, batch.types)
         return tokens, *looking.lesson(head, heard[0], tokens, *known, told)
@@ -254,7 +259,7 @@ class TinyTask:
 
     def _reading(self, batch: Batch, tokens: Tensor, prefix: Prefix) -> tuple[Tensor, Metrics]:
         page = batch.page
-        hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, page.ids, page.real)
+        hidden = self.module.read(prefix, batch.clip, batch.seen, tokens, page.ids, page.real, batch.even)
         letters, table = self.printer.letters.to(self.device), self.module.embeddings
         return reading.lesson(self.module.reading, page, hidden, table, letters, batch.samples, batch.types)
 

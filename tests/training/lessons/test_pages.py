@@ -77,7 +77,7 @@ def test_the_selector_reads_the_text_of_the_served_prompt(printer: Printer) -> N
 
 
 def test_a_page_has_the_rows_of_its_sheets_and_no_more(printer: Printer) -> None:
-    sheets = [printer.with_options([OTHER]), Sheet.unpacked(printer.with_options([ONE]).packed())]
+    sheets = [printer.with_options([OTHER]), printer.with_options([ONE])]
     assert sheets[0].ids.shape[1] < sheets[1].ids.shape[1]
     joined = Sheet.joined(sheets)
     page, alone = Page.of(joined, torch.tensor([0, 0])), Page.of(sheets[0], torch.tensor([0]))
