@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from serve import metrics
 from serve.admission.gate import Capacity, Gate
+from serve.cache import CacheStats
 from serve.messages import Report
 from serve.trace import Work
 from tests.serve.backends import REPLY
 
+_TYPE = re.compile(r"^# TYPE (dsr_\w+) (\w+)$", re.M)
 NAMES = {
     "dsr_requests_total": ["route", "status"],
     "dsr_request_seconds": ["route"],
@@ -77,6 +80,19 @@ def test_the_names_and_labels_are_those_that_dashboards_and_alerts_use() -> None
             said.setdefault(match[1], set()).update(labels)
     said = {name: labels for name, labels in said.items() if f"{name}_total" not in said}
     assert said == {name: set(labels) for name, labels in NAMES.items()}
+
+
+def test_the_readme_names_every_metric_and_no_other() -> None:
+    for gauge in (metrics.ADMISSION, metrics.RECONSTRUCTIONS):
+        metrics.watch(Gate(Capacity(1, 1, 1, 1)), gauge)
+    cache = CacheStats(1, 1, 1, 1, 1, 1, 1)
+    text = metrics.render(reports={"frames": [Report({"frames": cache}, 0, 0, refused={"deadline": 1})]})[0].decode()
+    there = {
+        name if kind != "counter" else name.removesuffix("_total") + "_total" for name, kind in _TYPE.findall(text)
+    }
+    table = Path("serve/README.md").read_text().split("| metrics, all `dsr_…` | tell |")[1].split("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.count("|") > 2]
+    assert {f"dsr_{name}" for row in rows for name in re.findall(r"`(\w+)`", row)} == there
 
 
 def test_the_metrics_of_several_processes_are_one() -> None:
