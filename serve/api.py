@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
-from prometheus_client import Metric
 from starlette.middleware.cors import CORSMiddleware
 
 from models.config import ModelConfig
@@ -22,14 +19,15 @@ from serve.access.quota import Quotas
 from serve.admission.admitted import Admitted
 from serve.admission.costs import Costs
 from serve.admission.gate import Capacity, Gate
-from serve.answers import AnswerBackend, Answers
+from serve.answers import Answers
+from serve.asking import AnswerBackend, Asking
 from serve.chat import Chat, as_openai
 from serve.chat_schemas import ChatCompletion, ModelList
-from serve.errors import NotSupported, ServiceError
+from serve.custody import Custody
 from serve.guard import REQUEST_ID_HEADER
+from serve.intake import Intake
 from serve.measured import Measured
 from serve.media.fetch import Fetcher
-from serve.messages import Report
 from serve.openapi import (
     ANSWER_BODY,
     ANSWER_EVENTS,
@@ -44,6 +42,7 @@ from serve.openapi import (
     openai_errors,
     problems,
 )
+from serve.operation import Operation, OperationBackend
 from serve.playground.routes import playground
 from serve.problems import install
 from serve.reconstructions import Reconstructing, Reconstructions
@@ -54,25 +53,9 @@ from serve.store import VideoStore
 from serve.tracing import Tracer
 from serve.videos import VideoBackend, Videos
 
-REPORT_SECONDS = 3.0  # less than Prometheus waits for a scrape
 
-_log = logging.getLogger(__name__)
-
-
-class Backend(AnswerBackend, VideoBackend, Protocol):
+class Backend(AnswerBackend, VideoBackend, OperationBackend, Protocol):
     """What the routes need of the stages behind them."""
-
-    async def ready(self) -> Sequence[str]:
-        """The names of the stages, once all of them answer. NotReady before."""
-        ...
-
-    async def edges(self) -> Sequence[Sequence[Metric]]:
-        """What `metrics.edge` gives in each ingress replica."""
-        ...
-
-    async def reports(self) -> Mapping[str, Sequence[Report]]:
-        """Of every stage, that of each replica."""
-        ...
 
 
 def create_app(
@@ -107,19 +90,20 @@ def create_app(
     install(app, settings.max_body_bytes, server_returns_id=behind_ray, forms=forms)
     app.add_middleware(Measured, tracer=Tracer(settings.traces) if settings.traces.endpoint else None)
     _share(app, settings.access.origins)
-    videos = Videos(backend, store, claims)
+    custody = Custody(store, claims)
+    intake = Intake(custody, fetcher or Fetcher(settings.media_urls, store))
     gate = Gate(_capacity(settings))
     metrics.watch(gate)
-    fetcher = fetcher or Fetcher(settings.media_urls, store)
-    asking = (Admitted(backend, gate, Costs(model.frames)), videos, fetcher, model, settings.deadline_seconds)
-    _add_answers(app, Answers(*asking))
-    _add_chat(app, Chat(*asking))
+    asking = Asking(Admitted(backend, gate, Costs(model.frames)), custody, model, settings.deadline_seconds)
+    _add_answers(app, Answers(asking, intake))
+    _add_chat(app, Chat(asking, intake))
     room = Gate(_room(settings, reconstructor))
     if reconstructor is not None:
         metrics.watch(room, metrics.RECONSTRUCTIONS)
-    _add_reconstructions(app, Reconstructions(reconstructor, room, videos, fetcher, model, settings.deadline_seconds))
-    _add_videos(app, videos)
-    _add_operation(app, Operation(backend, model, settings))
+    reconstructions = Reconstructions(reconstructor, room, intake, custody, model, settings.deadline_seconds)
+    _add_reconstructions(app, reconstructions)
+    _add_videos(app, Videos(backend, custody))
+    _add_operation(app, Operation(backend, model.name, settings.allow_flush))
     playground(app, sample)
     return app
 
@@ -218,50 +202,3 @@ def _add_operation(app: FastAPI, operation: Operation) -> None:
     text: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
     app.get("/metrics", response_class=Response, responses={**text, **guarded()}, tags=tags)(operation.metrics)
     app.delete("/v1/caches", status_code=204, responses=guarded(400), tags=tags)(operation.flush)
-
-
-class Operation:
-    """Routes for who runs the service."""
-
-    def __init__(self, backend: Backend, model: ModelConfig, settings: Ingress) -> None:
-        self._backend = backend
-        self._model = model
-        self._settings = settings
-
-    async def live(self) -> dict[str, str]:
-        """The process answers."""
-        return {"status": "alive"}
-
-    async def ready(self) -> dict[str, Any]:
-        """Every stage has loaded and tested itself; 503 until then."""
-        return {"status": "ready", "model": self._model.name, "stages": list(await self._backend.ready())}
-
-    async def metrics(self) -> Response:
-        """Prometheus text of the whole application: all replicas of the ingress and of every stage, added up."""
-        body, content_type = metrics.render(await self._edges(), await self._reports())
-        return Response(body, media_type=content_type)
-
-    async def _edges(self) -> Sequence[Sequence[Metric]]:
-        """This replica's own when the others cannot be asked."""
-        try:
-            async with asyncio.timeout(REPORT_SECONDS):
-                return await self._backend.edges()
-        except (ServiceError, TimeoutError) as error:
-            _log.warning("metrics of this ingress replica alone: %r", error)
-            return [metrics.edge()]
-
-    async def _reports(self) -> Mapping[str, Sequence[Report]]:
-        """None while stages are away: the edge's own figures are wanted most then."""
-        try:
-            async with asyncio.timeout(REPORT_SECONDS):
-                return await self._backend.reports()
-        except (ServiceError, TimeoutError) as error:
-            _log.warning("metrics without the stages' own: %r", error)
-            return {}
-
-    async def flush(self) -> Response:
-        """Every stage forgets what it keeps. Only where the setting `ingress.allow_flush` permits it."""
-        if not self._settings.allow_flush:
-            raise NotSupported("ingress.allow_flush is off", field="caches")
-        await self._backend.flush()
-        return Response(status_code=204)

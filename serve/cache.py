@@ -35,11 +35,11 @@ class CacheStats:
 class ByteLRU(Generic[K, V]):
     """Least recently used goes first. The sum of the sizes never exceeds `max_bytes`; 0 switches the cache off.
 
-    `size_of` measures a value that is put without a size. An entry counts as 1 byte at least, so that empty values
+    `size_of` measures a value in bytes. An entry counts as 1 byte at least, so that empty values
     are bounded too. A size is taken once: values must not grow after they are put.
     """
 
-    def __init__(self, max_bytes: int, size_of: Callable[[V], int] | None = None) -> None:
+    def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes: {max_bytes} is below 0")
         self.max_bytes = max_bytes
@@ -68,12 +68,9 @@ class ByteLRU(Generic[K, V]):
         self._entries.move_to_end(key)
         return entry[0]
 
-    def put(self, key: K, value: V, size: int | None = None) -> V:
+    def put(self, key: K, value: V) -> V:
         """Keeps `value` (in place of the key's old one) unless it is larger than the whole budget; returns it."""
-        size = self._measure(value) if size is None else size
-        if size < 0:
-            raise ValueError(f"size: {size} is below 0 for {key!r}")
-        size = max(size, 1)
+        size = max(self._size_of(value), 1)
         self.drop(key)
         if size > self.max_bytes:
             self._rejected += 1
@@ -97,20 +94,10 @@ class ByteLRU(Generic[K, V]):
         """Forgets the entries whose key the predicate wants; how many these were. Not evictions."""
         return sum(self.drop(key) for key in [key for key in self._entries if predicate(key)])
 
-    def flush(self) -> None:
-        """Forgets all entries; the counters stay."""
-        self._entries.clear()
-        self._bytes = 0
-
     @property
     def stats(self) -> CacheStats:
         counted = (self._hits, self._misses, self._evictions, self._rejected)
         return CacheStats(*counted, len(self._entries), self._bytes, self.max_bytes)
-
-    def _measure(self, value: V) -> int:
-        if self._size_of is None:
-            raise TypeError("put() needs a size: this cache was made without size_of")
-        return self._size_of(value)
 
 
 class _Flight(Generic[V]):
@@ -157,10 +144,9 @@ class SingleFlight(Generic[K, V]):
                 self._land(key, flight)
                 flight.task.cancel()
 
-    def forget(self, predicate: Callable[[K], bool] | None = None) -> None:
-        """From now on nobody joins what is under way (for a key that the predicate wants); those who wait still get
-        it."""
-        for key in [key for key in self._flights if predicate is None or predicate(key)]:
+    def forget(self, predicate: Callable[[K], bool]) -> None:
+        """From now on nobody joins what is under way for a key that the predicate wants; who waits still gets it."""
+        for key in [key for key in self._flights if predicate(key)]:
             del self._flights[key]
 
     def _start(self, key: K, make: Callable[[], Awaitable[V]], keep: Callable[[K, V], object] | None) -> _Flight[V]:
@@ -210,13 +196,9 @@ class Cached(Generic[K, V]):
         value, joined = await self._flights.run(key, make, self._lru.put)
         return value, "joined" if joined else "miss"
 
-    def flush(self) -> None:
-        """Forgets every value, also those that are being computed: who waits for one gets it, but it is not kept."""
-        self._flights.forget()
-        self._lru.flush()
-
     def drop_where(self, predicate: Callable[[K], bool]) -> None:
-        """The same for the values whose key the predicate wants."""
+        """Forgets the values whose key the predicate wants, also those that are being computed: who waits for one gets
+        it, but it is not kept."""
         self._flights.forget(predicate)
         self._lru.drop_where(predicate)
 

@@ -57,8 +57,8 @@ LOST = (
 BACKOFF_SECONDS = 0.05
 
 
-async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, **kwargs: Any) -> Any:
-    """The result of `method.remote(*args, **kwargs)`, where `method` is a method of a `DeploymentHandle`.
+async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3) -> Any:
+    """The result of `method.remote(*args)`, where `method` is a method of a `DeploymentHandle`.
 
     `clip` is what the call is about: calls with the same go to the same replica, see `serve.routing`.
 
@@ -72,24 +72,15 @@ async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attem
         Busy: the stage's queue is full.
         NotReady: the stage is not deployed.
     """
-    if clip is not None:
-        method = method.options(session_id=str(clip))
+    method = _about(method, clip)
     lost: BaseException | None = None
     for attempt in range(attempts):
-        if attempt:
-            await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
-        response = method.remote(*args, **kwargs)
+        await _pause(attempt)
+        response = method.remote(*args)
         try:
             return await response
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                _cancel(response)
-                raise
-            lost = error
-        except Exception as error:
-            if not isinstance(error, LOST) or isinstance(error, RayTaskError):
-                raise _meant(error, _name(method)) from error  # which holds the other side's traceback, for the log
-            lost = error
+        except (Exception, asyncio.CancelledError) as error:
+            lost = _lost(error, method, response)
     raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
 
 
@@ -99,20 +90,19 @@ class Again:
 
 
 async def stream(
-    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, **kwargs: Any
+    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3
 ) -> AsyncGenerator[Any, None]:
     """What `method` yields, a method of a handle with `options(stream=True)`; otherwise as `call`.
 
     When the call is made again, `Again` comes before what the new one yields. Closing the generator cancels the call.
     """
-    if clip is not None:
-        method = method.options(session_id=str(clip))
+    method = _about(method, clip)
     lost: BaseException | None = None
     for attempt in range(attempts):
+        await _pause(attempt)
         if attempt:
-            await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
             yield Again()
-        response = method.remote(*args, **kwargs)
+        response = method.remote(*args)
         try:
             async for item in response:
                 yield item
@@ -120,19 +110,32 @@ async def stream(
         except GeneratorExit:
             _cancel(response)
             raise
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                _cancel(response)
-                raise
-            lost = error
-        except Exception as error:
-            if not isinstance(error, LOST) or isinstance(error, RayTaskError):
-                raise _meant(error, _name(method)) from error
-            lost = error
+        except (Exception, asyncio.CancelledError) as error:
+            lost = _lost(error, method, response)
     raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
 
 
-def _meant(error: Exception, stage: str) -> BaseException:
+def _about(method: Any, clip: ClipKey | str | None) -> Any:
+    return method if clip is None else method.options(session_id=str(clip))
+
+
+async def _pause(attempt: int) -> None:
+    if attempt:
+        await asyncio.sleep(BACKOFF_SECONDS * 2**attempt * random.uniform(0.5, 1.5))
+
+
+def _lost(error: BaseException, method: Any, response: Any) -> BaseException:
+    """The error, when it says that the replica was lost; any other is raised as what it means."""
+    if isinstance(error, asyncio.CancelledError):
+        if _is_cancelled():
+            _cancel(response)
+            raise error
+    elif not isinstance(error, LOST) or isinstance(error, RayTaskError):
+        raise _meant(error, _name(method)) from error  # which holds the other side's traceback, for the log
+    return error
+
+
+def _meant(error: BaseException, stage: str) -> BaseException:
     """The error that the other side meant."""
     while isinstance(error, RayTaskError) and error.cause is not None and error.cause is not error:
         error = error.cause

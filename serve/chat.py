@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import io
 import re
-import secrets
 import time
 import uuid
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import pydantic
 from fastapi import Request
 
-from models.config import ModelConfig
-from models.errors import NotAVideo, Undecodable
-from models.video import Sampling
-from serve import metrics, tracing
-from serve.answers import AdmittingBackend, Events, as_answer
+from serve.access.edge import caller_of
+from serve.access.keyring import Caller
+from serve.asking import Asking
 from serve.chat_schemas import (
     AssistantMessage,
     ChatChunk,
@@ -41,15 +35,12 @@ from serve.chat_schemas import (
     TopLogprob,
 )
 from serve.clock import Clock
-from serve.errors import Malformed, NotSupported, UnknownVideo
-from serve.keys import ClipKey, is_video_id
-from serve.media.fetch import Fetcher
+from serve.errors import Malformed
+from serve.intake import Intake, parsed
 from serve.messages import Ask, Likely, Reply, Said
-from serve.problems import describe
-from serve.schemas import Problem, refusal
-from serve.sse import Event, EventStream
+from serve.schemas import Problem
+from serve.sse import Event
 from serve.trace import Made
-from serve.videos import Videos, caller_of
 
 DEFAULT_MAX_TOKENS = 64
 DONE = Event("[DONE]")
@@ -58,54 +49,35 @@ _ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_
 
 
 class Chat:
-    def __init__(
-        self,
-        backend: AdmittingBackend,
-        videos: Videos,
-        fetcher: Fetcher,
-        model: ModelConfig,
-        deadline_seconds: float,
-    ) -> None:
-        self._backend = backend
-        self._videos = videos
-        self._fetcher = fetcher
-        self._model = model
-        self._deadline_seconds = deadline_seconds
+    def __init__(self, asking: Asking, intake: Intake) -> None:
+        self._asking = asking
+        self._intake = intake
         self._created = int(time.time())
 
     async def models(self) -> ModelList:
         """The one model that is served."""
-        return ModelList(data=[Model(id=self._model.name, created=self._created)])
+        return ModelList(data=[Model(id=self._asking.model.name, created=self._created)])
 
     async def complete(self, request: Request) -> Any:
         """OpenAI's chat completions about one video, a `video_url` part: a data: URL, `dsr://` and an uploaded id, or,
         where the service allows it, an https URL."""
-        self._backend.knock(caller_of(request).name or "")
-        clock = Clock(self._deadline_seconds)
-        body = await request.body()
-        asked = await asyncio.to_thread(_parsed, body)
-        ask = await clock.within(self._ask(asked, request, clock.deadline))
-        head = _Head(self._model.name, asked)
-        items = self._backend.stream(ask)
-        try:
-            async with self._videos.discarding(ask.clip.video, request, NotAVideo, Undecodable):
-                if not asked.stream:
-                    made = await clock.within(_last(items))
-                    head.observe(request, ask, made, clock)
-                    return head.whole(made)
-                first = await clock.within(anext(items))
-        except BaseException:
-            await items.aclose()
-            raise
-        return EventStream(_events(request, head, ask, first, items, clock))
+        clock = self._asking.begin(request)
+        asked = await parsed(ChatRequest, await request.body())
+        ask = await clock.within(self._ask(asked, request, clock))
+        wording = _Wording(self._asking.model.name, asked)
+        if asked.stream:
+            return await self._asking.streamed(request, ask, clock, wording)
+        return wording.whole(await self._asking.whole(request, ask, clock))
 
-    async def _ask(self, asked: ChatRequest, request: Request, deadline: float) -> Ask:
-        drawn = (asked.temperature or 0) > 0 and asked.seed is None
-        if "geometry" in asked.model_fields_set and asked.geometry == "gsm" and self._model.selector is None:
-            raise NotSupported(f"{self._model.name} has no geometry selector", field="geometry", value="gsm")
-        turns, video = asked.turns(), await self._video(asked.video(), request)
-        return Ask(
-            clip=ClipKey(video, Sampling.of(self._model.frames, count=asked.frames).key()),
+    async def _ask(self, asked: ChatRequest, request: Request, clock: Clock) -> Ask:
+        self._asking.refuse_without_geometry(asked)
+        turns = asked.turns()
+        video = await self._video(asked.video(), caller_of(request))
+        return self._asking.ask(
+            request,
+            clock,
+            video,
+            asked.frames,
             turns=turns,
             options=(),
             geometry=asked.geometry == "gsm",
@@ -113,26 +85,17 @@ class Chat:
             temperature=asked.temperature or 0.0,
             top_p=1.0 if asked.top_p is None else asked.top_p,
             stop=asked.stops,
-            seed=secrets.randbits(63) if drawn else asked.seed,
+            seed=asked.seed,
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-            caller=caller_of(request).name or "",
-            deadline=deadline,
         )
 
-    async def _video(self, url: str, request: Request) -> str:
+    async def _video(self, url: str, caller: Caller) -> str:
         """The id of the video behind a URL, which is stored by then."""
         if url.startswith("data:"):
-            data = await asyncio.to_thread(data_of, url)
-            return await self._videos.keep(io.BytesIO(data), request)
-        video = url.removeprefix("dsr://")
-        if is_video_id(video):
-            await self._videos.check(video, request)
-            return video
+            return await self._intake.sent(await asyncio.to_thread(data_of, url), caller)
         if ":" in url and not url.startswith("dsr://"):
-            video = await self._fetcher.keep(url, "video_url")
-            await self._videos.claim(video, request)
-            return video
-        raise UnknownVideo("no video of this id is held; upload it first", field="video_url", value=video)
+            return await self._intake.fetched(url, caller, "video_url")
+        return await self._intake.held(url.removeprefix("dsr://"), caller, "video_url")
 
 
 def data_of(url: str) -> bytes:
@@ -153,71 +116,48 @@ def data_of(url: str) -> bytes:
         raise Malformed(f"not valid base64: {error}", field="video_url") from None
 
 
-def _parsed(body: bytes) -> ChatRequest:
-    try:
-        return ChatRequest.model_validate_json(body)
-    except pydantic.ValidationError as error:
-        raise refusal(error.errors()) from None
-
-
-async def _last(items: Events) -> Made[Reply]:
-    """Streamed inside even if the client wants it whole: it can go on at another decoder when one is lost."""
-    async with aclosing(items):
-        async for item in items:
-            if isinstance(item, Made):
-                return item
-    raise RuntimeError("a stream of the decoder ended without a reply")
-
-
-class _Head:
-    """What all parts of one completion have in common."""
+class _Wording:
+    """What all parts of one completion have in common, and the parts."""
 
     def __init__(self, model: str, asked: ChatRequest) -> None:
-        self.id = f"chatcmpl-{uuid.uuid4().hex}"
-        self.created = int(time.time())
-        self.model = model
-        self.logprobs = bool(asked.logprobs)
-        self.include_usage = asked.stream_options is not None and asked.stream_options.include_usage
-
-    def observe(self, request: Request, ask: Ask, made: Made[Reply], clock: Clock) -> None:
-        """Counts the answer as one of `POST /v1/answers` is counted."""
-        metrics.observe_answer(as_answer(self.model, ask, made, clock.arrived))
-        tracing.note(request, made.trace)
+        self._common: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._with_logprobs = bool(asked.logprobs)
+        self._with_usage = asked.stream_options is not None and asked.stream_options.include_usage
 
     def whole(self, made: Made[Reply]) -> ChatCompletion:
         reply = made.value
         choice = CompletionChoice(
             message=AssistantMessage(content=reply.text),
-            logprobs=_logprobs(reply.tokens) if self.logprobs else None,
+            logprobs=self._logprobs(reply.tokens),
             finish_reason=reply.finish,
         )
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=[choice], usage=_usage(reply))
+        return ChatCompletion(**self._common, choices=[choice], usage=_usage(reply))
 
-    def event(self, *choices: ChunkChoice, usage: CompletionUsage | None = None) -> Event:
-        chunk = ChatChunk(id=self.id, created=self.created, model=self.model, choices=list(choices), usage=usage)
+    def begun(self) -> Iterable[Event]:
+        yield self._chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
+
+    def said(self, said: Said) -> Event:
+        return self._chunk(ChunkChoice(delta=Delta(content=said.text), logprobs=self._logprobs(said.tokens)))
+
+    def ended(self, made: Made[Reply]) -> Iterable[Event]:
+        yield self._chunk(ChunkChoice(delta=Delta(), finish_reason=made.value.finish))
+        if self._with_usage:
+            yield self._chunk(usage=_usage(made.value))
+        yield DONE
+
+    def failed(self, problem: Problem) -> Event:
+        return Event(as_openai(problem).model_dump_json())
+
+    def _chunk(self, *choices: ChunkChoice, usage: CompletionUsage | None = None) -> Event:
+        chunk = ChatChunk(**self._common, choices=list(choices), usage=usage)
         return Event(chunk.model_dump_json(exclude_none=True))
 
-
-async def _events(
-    request: Request, head: _Head, ask: Ask, first: Said | Made[Reply], items: Events, clock: Clock
-) -> AsyncGenerator[Event, None]:
-    async with aclosing(items):
-        item = first
-        try:
-            yield head.event(ChunkChoice(delta=Delta(role="assistant", content="")))
-            while isinstance(item, Said):
-                logprobs = _logprobs(item.tokens) if head.logprobs else None
-                yield head.event(ChunkChoice(delta=Delta(content=item.text), logprobs=logprobs))
-                item = await clock.within(anext(items))
-            head.observe(request, ask, item, clock)
-            yield head.event(ChunkChoice(delta=Delta(), finish_reason=item.value.finish))
-            if head.include_usage:
-                yield head.event(usage=_usage(item.value))
-            yield DONE
-        except Exception as error:
-            problem = describe(error, request.state.request_id)
-            request.state.problem_code = problem.code
-            yield Event(as_openai(problem).model_dump_json())
+    def _logprobs(self, tokens: Sequence[Likely]) -> Logprobs | None:
+        return _logprobs(tokens) if self._with_logprobs else None
 
 
 def as_openai(problem: Problem) -> OpenAIError:

@@ -11,7 +11,7 @@ from serve.messages import Report
 from serve.sandbox.pool import Pool
 from serve.scaling import WORK
 from serve.settings import FramesStage, Store
-from serve.store import open_store
+from serve.store import VideoStore
 from serve.trace import Made, Stopwatch, TracedCache
 
 
@@ -22,7 +22,7 @@ class Frames:
         self._settings = settings
         self._limits = settings.limits
         self._asked = 0  # videos that are being decoded, or wait for a process
-        self._store = open_store(store)
+        self._store = VideoStore.of(store)
         self._pool = Pool(settings.sandbox, settings.threads)
         self._clips: TracedCache[Clip] = TracedCache("frames", settings.cache_bytes, lambda clip: clip.frames.nbytes)
 

@@ -26,7 +26,7 @@ from serve.messages import Ask, Reply, Report, Said, Scene
 from serve.reconstructions import Reconstructing
 from serve.settings import Ingress as IngressSettings
 from serve.settings import ReconstructorStage, Store
-from serve.store import open_store
+from serve.store import VideoStore
 from serve.trace import Made
 
 READY_SECONDS = 10.0
@@ -122,25 +122,20 @@ class Ingress:
         reconstructor: ReconstructorStage | None = None,
     ) -> None:
         behind = Stages(stages, serve.get_replica_context().app_name)
-        self._arguments = (
+        self._app = create_app(
             behind,
-            open_store(store),
+            VideoStore.of(store),
             recognise(Path(checkpoint)).model,
             settings,
+            reconstructor=None if reconstructor is None else Reconstructing(behind, reconstructor),
+            claims=Claims(store) if settings.access.keys_file is not None else None,
+            sample=Path(checkpoint) / "sample",
+            behind_ray=True,
         )
-        self._reconstructor = None if reconstructor is None else Reconstructing(behind, reconstructor)
-        self._claims = Claims(store) if settings.access.keys_file is not None else None
-        self._sample = Path(checkpoint) / "sample"
 
     def edge(self) -> list[Metric]:
         """What this replica has counted, for `/metrics` of whichever replica is asked."""
         return metrics.edge()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(
-            *self._arguments,
-            reconstructor=self._reconstructor,
-            claims=self._claims,
-            sample=self._sample,
-            behind_ray=True,
-        )
+        return self._app

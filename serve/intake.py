@@ -5,45 +5,49 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import pydantic
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
+from serve.access.edge import caller_of
+from serve.access.keyring import Caller
 from serve.clock import Clock
+from serve.custody import Custody
 from serve.errors import Malformed, UnknownVideo
 from serve.keys import is_video_id
 from serve.media.fetch import Fetcher
 from serve.scene_schemas import ReconstructionParameters
 from serve.schemas import AnswerParameters, VideoSource, from_form, refusal
-from serve.videos import MAX_FORM_FIELDS, Videos
+
+MAX_FORM_FIELDS = 64
 
 P = TypeVar("P", bound=AnswerParameters | ReconstructionParameters)
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 
-class Intake(Generic[P]):
-    """For one route. `form`: the type of its parameters, whose fields in `lists` may repeat in a form; `body`: the same
-    with a `video`, as JSON has it; `check`: raises what the parameters alone tell, before a video is kept."""
+@dataclass(frozen=True)
+class Shape(Generic[P]):
+    """Of a route's requests. `form`: the type of its parameters, whose fields in `lists` may repeat in a form; `body`:
+    the same with a `video`, as JSON has it; `check`: raises what the parameters alone tell, before a video is kept."""
 
-    def __init__(
-        self,
-        videos: Videos,
-        fetcher: Fetcher,
-        form: type[P],
-        body: type[pydantic.BaseModel],
-        check: Callable[[P], None] = lambda parameters: None,
-        lists: tuple[str, ...] = (),
-    ) -> None:
-        self._videos = videos
+    form: type[P]
+    body: type[pydantic.BaseModel]
+    check: Callable[[P], None]
+    lists: tuple[str, ...] = ()
+
+
+class Intake:
+    """For every route that is asked about a video."""
+
+    def __init__(self, custody: Custody, fetcher: Fetcher) -> None:
+        self._custody = custody
         self._fetcher = fetcher
-        self._form = form
-        self._body = body
-        self._check = check
-        self._lists = lists
 
-    async def read(self, request: Request, clock: Clock) -> tuple[P, str]:
+    async def read(self, request: Request, clock: Clock, shape: Shape[P]) -> tuple[P, str]:
         """The parameters and the video's id.
 
         Raises:
@@ -52,41 +56,73 @@ class Intake(Generic[P]):
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            return await self._read_json(request, clock)
+            return await self._read_json(request, clock, shape)
         if kind == "multipart/form-data":
-            return await self._read_form(request)
+            return await self._read_form(request, shape)
         raise Malformed("send application/json or multipart/form-data", field="content-type", value=kind)
 
-    async def _read_json(self, request: Request, clock: Clock) -> tuple[P, str]:
-        body = await request.body()
-        with _refusing():
-            # In a thread: decoding 100 MB of base64 would hold up every other request for a quarter of a second.
-            asked: Any = await asyncio.to_thread(self._body.model_validate_json, body)
+    async def held(self, video: str, caller: Caller, field: str) -> str:
+        """The id of a video that the caller has sent before. `field`: what errors call it."""
+        if not is_video_id(video):
+            raise UnknownVideo("no video of this id is held; upload it first", field=field, value=video)
+        await self._custody.check(video, caller)
+        return video
+
+    async def sent(self, data: bytes, caller: Caller) -> str:
+        return await self._custody.keep(io.BytesIO(data), caller)
+
+    async def fetched(self, url: str, caller: Caller, field: str) -> str:
+        video = await self._fetcher.keep(url, field)
+        await self._custody.claim(video, caller)
+        return video
+
+    async def _read_json(self, request: Request, clock: Clock, shape: Shape[P]) -> tuple[P, str]:
+        asked: Any = await parsed(shape.body, await request.body())
         source: VideoSource = asked.video
+        caller = caller_of(request)
         if source.id is not None:
-            if not is_video_id(source.id):
-                raise UnknownVideo("no video of this id is held; upload it first", field="video.id", value=source.id)
-            await self._videos.check(source.id, request)
-            self._check(asked)
-            return asked, source.id
-        self._check(asked)
+            video = await self.held(source.id, caller, "video.id")
+            shape.check(asked)
+            return asked, video
+        shape.check(asked)
         if source.url is not None:
             clock.limit(asked.timeout)
-            video = await clock.within(self._fetcher.keep(source.url, "video.url"))
-            await self._videos.claim(video, request)
-            return asked, video
-        return asked, await self._videos.keep(io.BytesIO(source.data or b""), request)
+            return asked, await clock.within(self.fetched(source.url, caller, "video.url"))
+        return asked, await self.sent(source.data or b"", caller)
 
-    async def _read_form(self, request: Request) -> tuple[P, str]:
-        async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
+    async def _read_form(self, request: Request, shape: Shape[P]) -> tuple[P, str]:
+        async with form_of(request) as form:
             fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
             with _refusing():
-                parameters = from_form(self._form, fields, self._lists)
-            self._check(parameters)
-            file = form.get("video")
-            if not isinstance(file, UploadFile):
-                raise Malformed("the form has no file named video", field="video")
-            return parameters, await self._videos.keep(file.file, request)
+                parameters = from_form(shape.form, fields, shape.lists)
+            shape.check(parameters)
+            return parameters, await self._custody.keep(sent_file(form), caller_of(request))
+
+
+async def parsed(kind: type[M], body: bytes) -> M:
+    """What a JSON body says. In a thread: decoding 100 MB of base64 would hold up every other request for a quarter of
+    a second.
+
+    Raises:
+        Malformed, InputError: it is not of the documented shape.
+    """
+    with _refusing():
+        return await asyncio.to_thread(kind.model_validate_json, body)
+
+
+def form_of(request: Request) -> AbstractAsyncContextManager[FormData]:
+    return request.form(max_files=1, max_fields=MAX_FORM_FIELDS)
+
+
+def sent_file(form: FormData) -> BinaryIO:
+    """
+    Raises:
+        Malformed: the form has no file named video.
+    """
+    file = form.get("video")
+    if not isinstance(file, UploadFile):
+        raise Malformed("the form has no file named video", field="video")
+    return file.file
 
 
 @contextmanager

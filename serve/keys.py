@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
 
 VIDEO_ID = re.compile(r"vid_[0-9a-f]{64}")
 _SAMPLING = re.compile(r"[A-Za-z0-9._+-]{1,100}")
@@ -47,11 +46,3 @@ class ClipKey:
 
     def __str__(self) -> str:
         return f"{self.video}{_SEPARATOR}{self.sampling}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The inverse of `str()`. ValueError when `text` is no such form."""
-        video, separator, sampling = text.partition(_SEPARATOR)
-        if not separator:
-            raise ValueError(f"{text!r} has no {_SEPARATOR!r} between video and sampling")
-        return cls(video, sampling)

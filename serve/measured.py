@@ -6,10 +6,17 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import metrics
+from serve.trace import Trace
 from serve.tracing import Ended, Tracer
+
+
+def note(request: Request, trace: Trace) -> None:
+    """What the stages did for a request: counted, and part of its trace, when it has ended."""
+    request.state.trace = trace
 
 
 class Measured:
@@ -39,6 +46,7 @@ class Measured:
             seconds = time.perf_counter() - start
             state = scope.get("state", {})
             metrics.observe_request(_route(scope), status, seconds, state.get("problem_code"))
+            metrics.observe_stages(state.get("trace", {}))
             if self._tracer is not None:
                 self._tracer.write(_ended(scope, state, status, began, seconds))
 

@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from serve.admission.gate import Gate
-from serve.messages import Report
-from serve.schemas import Answer
+from serve.messages import Reply, Report
+from serve.trace import Trace
 
 REGISTRY = CollectorRegistry()
 
@@ -73,22 +73,17 @@ def observe_request(route: str, status: int, seconds: float, code: str | None = 
         REJECTS.labels(code).inc()
 
 
-def observe_answer(answer: Answer) -> None:
-    """What one answer cost: each stage's seconds and cache result, and its tokens.
-
-    Kinds of tokens: `video`, `geometry`, `prompt` (all of it, with those two) and `completion`.
-    """
-    observe_stages(answer.timings, answer.cache)
+def observe_tokens(reply: Reply) -> None:
+    """Of one answer, by kind: `video`, `geometry`, `prompt` (all of it, with those two) and `completion`."""
     for kind in ("video", "geometry", "prompt", "completion"):
-        TOKENS.labels(kind).inc(getattr(answer.usage, f"{kind}_tokens"))
+        TOKENS.labels(kind).inc(getattr(reply, f"{kind}_tokens"))
 
 
-def observe_stages(timings: Mapping[str, float], cache: Mapping[str, str]) -> None:
+def observe_stages(trace: Trace) -> None:
     """Seconds of each stage's work for one request, and what its cache said."""
-    for stage, seconds in timings.items():
-        STAGE_SECONDS.labels(stage).observe(seconds)
-    for stage, result in cache.items():
-        CACHE_RESULTS.labels(stage, result).inc()
+    for stage, work in trace.items():
+        STAGE_SECONDS.labels(stage).observe(work.seconds)
+        CACHE_RESULTS.labels(stage, work.cache).inc()
 
 
 def watch(gate: Gate, gauge: Gauge = ADMISSION) -> None:

@@ -14,15 +14,16 @@ from fastapi import Request, Response
 from models.config import ModelConfig
 from models.errors import NotAVideo, OutOfLimits, Undecodable
 from models.video import Sampling
-from serve import metrics, tracing
+from serve.access.edge import caller_of
 from serve.admission.gate import Gate
-from serve.answers import worked
 from serve.clock import Clock
+from serve.custody import Custody
 from serve.errors import NotSupported
-from serve.intake import Intake
+from serve.intake import Intake, Shape
 from serve.keys import ClipKey
-from serve.media.fetch import Fetcher
+from serve.measured import note
 from serve.messages import Scene
+from serve.responses import described, worked
 from serve.scene_files import glb, ply
 from serve.scene_schemas import (
     MEDIA_TYPES,
@@ -36,7 +37,6 @@ from serve.scene_schemas import (
 )
 from serve.settings import ReconstructorStage
 from serve.trace import Made
-from serve.videos import Videos, caller_of, described
 
 
 class ReconstructionBackend(Protocol):
@@ -63,15 +63,16 @@ class Reconstructions:
         self,
         stage: Reconstructing | None,
         gate: Gate,
-        videos: Videos,
-        fetcher: Fetcher,
+        intake: Intake,
+        custody: Custody,
         model: ModelConfig,
         deadline_seconds: float,
     ) -> None:
         self._stage = stage
         self._gate = gate
-        self._videos = videos
-        self._intake = Intake(videos, fetcher, ReconstructionParameters, ReconstructionRequest, self._refuse_too_many)
+        self._intake = intake
+        self._custody = custody
+        self._shape = Shape(ReconstructionParameters, ReconstructionRequest, self._refuse_too_many)
         self._model = model
         self._deadline_seconds = deadline_seconds
 
@@ -84,19 +85,18 @@ class Reconstructions:
         stage = self._stage
         if stage is None:
             raise NotSupported("this service has no reconstructor: its settings name none", field="reconstructor")
-        caller = caller_of(request).name or ""
-        self._gate.knock(caller)
+        caller = caller_of(request)
+        self._gate.knock(caller.name or "")
         clock = Clock(self._deadline_seconds)
-        parameters, video = await clock.within(self._intake.read(request, clock))
+        parameters, video = await clock.within(self._intake.read(request, clock, self._shape))
         clock.limit(parameters.timeout)
         clip = ClipKey(video, self._sampling(parameters, stage.settings).key())
-        async with self._videos.discarding(video, request, NotAVideo, Undecodable):
-            made = await clock.within(self._in_turn(stage.backend, caller, clip, parameters.points, clock))
-        tracing.note(request, made.trace)
+        async with self._custody.discarding(video, caller, NotAVideo, Undecodable):
+            made = await clock.within(self._in_turn(stage.backend, caller.name or "", clip, parameters.points, clock))
+        note(request, made.trace)
         kind = parameters.format or accepted(request.headers.get("accept", ""))
         # In a thread: half a million points are twelve megabytes of base64.
-        body, told = await asyncio.to_thread(_written, kind, video, made, clock.arrived)
-        metrics.observe_stages(told.timings, told.cache)
+        body = await asyncio.to_thread(_written, kind, video, made, clock.arrived)
         return Response(body, media_type=MEDIA_TYPES[kind], headers=_as_file(kind))
 
     async def _in_turn(
@@ -128,14 +128,11 @@ def accepted(header: str) -> Format:
     return next((kinds[media_type] for media_type in asked if media_type in kinds), "json")
 
 
-def _written(kind: Format, video: str, made: Made[Scene], arrived: float) -> tuple[bytes, Reconstruction]:
-    """The response's body, and what its JSON tells of the work."""
-    scene = made.value
+def _written(kind: Format, video: str, made: Made[Scene], arrived: float) -> bytes:
+    """The response's body."""
     if kind == "json":
-        told = as_reconstruction(video, made, arrived)
-        return told.model_dump_json().encode(), told
-    told = as_reconstruction(video, Made(scene.sample(0), made.trace), arrived)
-    return (ply(scene) if kind == "ply" else glb(scene)), told
+        return as_reconstruction(video, made, arrived).model_dump_json().encode()
+    return ply(made.value) if kind == "ply" else glb(made.value)
 
 
 def as_reconstruction(video: str, made: Made[Scene], arrived: float) -> Reconstruction:

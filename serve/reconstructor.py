@@ -85,15 +85,7 @@ class Reconstructor:
         return {"scenes": self._scenes.stats}
 
     def report(self) -> Report:
-        jobs = self._jobs
-        return Report(
-            self.stats(),
-            *jobs.load,
-            work=jobs.cost,
-            passes=jobs.passes,
-            items=jobs.items,
-            device_bytes=self._worker.device_bytes,
-        )
+        return self._jobs.report(self.stats())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Ray asks: see `serve.scaling`."""

@@ -159,11 +159,6 @@ class AnswerRequest(AnswerParameters):
     video: VideoSource
 
 
-def parameters_from_form(fields: Iterable[tuple[str, str]]) -> AnswerParameters:
-    """`from_form` for a question, whose `options` and `stop` may repeat."""
-    return from_form(AnswerParameters, fields, REPEATED)
-
-
 def from_form(kind: type[P], fields: Iterable[tuple[str, str]], repeated: Sequence[str] = ()) -> P:
     """The parameters from a multipart form's text fields, of which those in `repeated` may repeat, the others not.
 

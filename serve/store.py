@@ -20,13 +20,14 @@ import uuid
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from serve.errors import UnknownVideo
 from serve.keys import is_video_id, video_id
+from serve.settings import Store
 from serve.upload import Upload
 
 _CHUNK = 1 << 20
@@ -38,49 +39,6 @@ _WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "modified", "cr
 _log = logging.getLogger(__name__)
 
 
-class VideoStore(Protocol):
-    """Every method that takes an id raises UnknownVideo (404) for a text that is no id or is not held."""
-
-    def put(self, source: BinaryIO) -> str:
-        """Stores what `source` has from its position to its end; the id. TooLarge when the store cannot hold it."""
-
-    async def put_chunks(self, chunks: AsyncIterable[bytes]) -> str:
-        """The same for an upload that is still arriving. Cancelled or failed, it leaves nothing behind."""
-
-    def open(self, video: str) -> BinaryIO:
-        """A real file, seekable, at 0, the caller's own to close. It stays readable when the video is evicted."""
-
-    def exists(self, video: str) -> bool:
-        """False, too, for a text that is no id. Does not count as a use."""
-
-    def size(self, video: str) -> int:
-        """Bytes of one video. Does not count as a use."""
-
-    def delete(self, video: str) -> None: ...
-
-    def usage(self) -> tuple[int, int]:
-        """(videos, bytes) held."""
-
-    def ids(self) -> list[str]:
-        """Of all videos held, sorted. Does not count as a use."""
-
-
-class StoreSettings(Protocol):
-    """Where videos live and how many; `max_age_seconds` since the last use."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def max_bytes(self) -> int: ...
-    @property
-    def max_age_seconds(self) -> float: ...
-
-
-def open_store(settings: StoreSettings) -> VideoStore:
-    """The store that the settings describe. Every process that works with the videos opens its own."""
-    return FileStore(settings.url, settings.max_bytes, settings.max_age_seconds)
-
-
 @dataclass(frozen=True)
 class _Held:
     path: str
@@ -88,8 +46,9 @@ class _Held:
     used: float
 
 
-class FileStore:
-    """A `VideoStore` on a local path or an fsspec URL (`s3://…`, `gs://…`, `memory://…`).
+class VideoStore:
+    """On a local path or an fsspec URL (`s3://…`, `gs://…`, `memory://…`). Every process that works with the videos has
+    its own. Every method that takes an id raises UnknownVideo (404) for a text that is no id or is not held.
 
     Bounds: the videos held have at most `max_bytes` together, and none is older than `max_age` seconds since its last
     use; the least recently used go first. Uploads under way come on top, each at most `max_bytes`. A use is a `put` or,
@@ -112,7 +71,12 @@ class FileStore:
             os.makedirs(self._root, mode=0o700, exist_ok=True)  # what people upload is theirs alone
         self._files.makedirs(f"{self._root}/partial", exist_ok=True)
 
+    @classmethod
+    def of(cls, settings: Store) -> Self:
+        return cls(settings.url, settings.max_bytes, settings.max_age_seconds)
+
     def put(self, source: BinaryIO) -> str:
+        """Stores what `source` has from its position to its end; the id. TooLarge when the store cannot hold it."""
         upload = self._upload()
         try:
             while chunk := source.read(_CHUNK):
@@ -122,6 +86,7 @@ class FileStore:
             upload.discard()
 
     async def put_chunks(self, chunks: AsyncIterable[bytes]) -> str:
+        """The same for an upload that is still arriving. Cancelled or failed, it leaves nothing behind."""
         upload = self._upload()
         try:
             async for chunk in chunks:
@@ -132,6 +97,7 @@ class FileStore:
             await asyncio.shield(asyncio.to_thread(upload.discard))
 
     def open(self, video: str) -> BinaryIO:
+        """A real file, seekable, at 0, the caller's own to close. It stays readable when the video is evicted."""
         path = self._path(video)
         if not self.exists(video):
             raise unknown(video)
@@ -167,9 +133,11 @@ class FileStore:
         return cast(BinaryIO, file)
 
     def exists(self, video: str) -> bool:
+        """False, too, for a text that is no id. Does not count as a use."""
         return is_video_id(video) and self._info(video) is not None
 
     def size(self, video: str) -> int:
+        """Bytes of one video. Does not count as a use."""
         info = self._info(video)
         if info is None:
             raise unknown(video)
@@ -182,20 +150,14 @@ class FileStore:
             raise unknown(video) from None
 
     def usage(self) -> tuple[int, int]:
+        """(videos, bytes) held."""
         held = self._held()
         return len(held), sum(video.size for video in held)
 
     def ids(self) -> list[str]:
+        """Of all videos held, sorted. Does not count as a use."""
         oldest = time.time() - self.max_age
         return sorted(held.path.rsplit("/", 1)[-1] for held in self._held() if held.used >= oldest)
-
-    def evict(self) -> int:
-        """Removes what is too old and what is over the limit, and the remains of dead uploads; how many videos went.
-
-        `put` does it, too; call it now and then where disk must be freed without new uploads.
-        """
-        with self._lock:
-            return self._make_room(0, self._held())
 
     def _upload(self) -> Upload:
         return Upload(self._files, f"{self._root}/partial/{uuid.uuid4().hex}", self.max_bytes, self._keep)
@@ -207,19 +169,18 @@ class FileStore:
             self._make_room(size, [held for held in self._held() if held.path != path])
             self._files.mv(partial, path)
 
-    def _make_room(self, room: int, held: list[_Held]) -> int:
+    def _make_room(self, room: int, held: list[_Held]) -> None:
+        """Removes what is too old and what is over the limit, and the remains of dead uploads."""
         for partial in self._list(f"{self._root}/partial"):
             if partial.used < time.time() - _PARTIAL_SECONDS:  # a live upload writes more often
                 self._remove(partial.path)
         oldest_allowed = time.time() - self.max_age
-        total, gone = sum(video.size for video in held), 0
+        total = sum(video.size for video in held)
         for video in sorted(held, key=lambda video: (video.used, video.path)):
             if video.used >= oldest_allowed and total + room <= self.max_bytes:
                 break
             self._remove(video.path)
             total -= video.size
-            gone += 1
-        return gone
 
     def _download(self, path: str) -> BinaryIO:
         local = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it

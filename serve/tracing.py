@@ -17,7 +17,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.requests import Request
 
 from serve.settings import Traces
 from serve.trace import Trace
@@ -88,11 +87,6 @@ class Tracer:
     def close(self) -> None:
         """Sends what has not been sent."""
         self._provider.shutdown()
-
-
-def note(request: Request, trace: Trace) -> None:
-    """What the stages did for a request, until it has ended."""
-    request.state.trace = trace
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.access.keyring import Caller, Keyring
@@ -69,6 +70,12 @@ class Edge:
                 return message
 
             await self.app(scope, receiving, sending)
+
+
+def caller_of(request: Request) -> Caller:
+    """Whom the edge has found to have sent it."""
+    caller: Caller = request.state.caller
+    return caller
 
 
 class Door:

@@ -8,13 +8,13 @@ from contextlib import aclosing, asynccontextmanager
 
 from serve.admission.costs import Costs
 from serve.admission.gate import Gate
-from serve.answers import AnswerBackend
+from serve.asking import AnswerBackend
 from serve.messages import Ask, Reply, Said
 from serve.trace import Made
 
 
 class Admitted:
-    """A `serve.answers.AnswerBackend`; raises Busy, too."""
+    """A `serve.asking.AnswerBackend`; raises Busy, too."""
 
     def __init__(self, backend: AnswerBackend, gate: Gate, costs: Costs) -> None:
         self._backend = backend

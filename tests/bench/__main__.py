@@ -20,6 +20,8 @@ from training.embedded import make
 
 TINY = "models/tiny"
 SAMPLE = Path("models/tiny/sample/clip.mp4")
+PARTS = ("service", "crowd", "caches", "capacity", "routing", "engine")
+OWN_MODEL = {"caches", "routing", "engine"}  # parts that need neither the checkpoint nor the clip
 SECONDS, FPS, SIZE = 4.0, 16, (640, 360)  # of the clip that is made where none is given
 
 
@@ -31,12 +33,16 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="by default, 4 s of 640x360 px are made")
     parser.add_argument("--port", type=int, default=8899)
     arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {sorted(unknown)}; there are {sorted(PARTS)}")
     with tempfile.TemporaryDirectory() as directory:
         checkpoint, clip = arguments.checkpoint, arguments.clip
-        if checkpoint is None:
+        shared = set(arguments.parts) - OWN_MODEL
+        if checkpoint is None and shared:
             checkpoint = f"{directory}/checkpoint"
             make(Path(checkpoint), ModelConfig.preset(arguments.preset))
-        if clip is None:
+        if clip is None and shared:
             clip = Path(directory) / "clip.mp4"
             make_clip(clip, seconds=SECONDS, fps=FPS, size=SIZE)
         port, store = arguments.port, f"{directory}/store"
@@ -48,9 +54,6 @@ def main() -> None:
             "routing": lambda: routing.measure(TINY, SAMPLE, port, store),
             "engine": lambda: iter(asyncio.run(engine.run(arguments.preset))),
         }
-        unknown = set(arguments.parts) - set(parts)
-        if unknown:
-            parser.error(f"unknown parts {sorted(unknown)}; there are {sorted(parts)}")
         for part in arguments.parts:
             for record in parts[part]():
                 print(record.line(), flush=True)

@@ -40,12 +40,17 @@ def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Reco
             _timed(client, {"video": ("clip.mp4", unseen(video, number))}, None, question(0))
             for number in range(1, COLD_RUNS + 1)
         ]
-        warm = [_timed(client, None, cold[0][1]["video"]["id"], question(number)) for number in range(1, WARM_RUNS + 1)]
+        warm, floors = [], []
+        for number in range(1, WARM_RUNS + 1):  # in turn, so that both see the same load
+            floors.append(_floors(client))
+            warm.append(_timed(client, None, cold[0][1]["video"]["id"], question(number)))
     yield median("largest_difference_of_a_probability", [_difference(model, video, cold[0][1])], "1", "models.vlm")
     reference = best_reference(model, video)
     overheads = [wall - sum(answer["timings"].values()) for wall, answer in warm]
     name = model.config.name
     yield median("service_overhead", [1000 * value for value in overheads], "ms", f"sum of stage times, {name}, warm")
+    for floor, values in zip(("livez", "refused_question"), zip(*floors, strict=True), strict=True):
+        yield median(f"service_floor_{floor}", [1000 * value for value in values], "ms", "absolute")
     yield median("warm_answer", [1000 * wall for wall, _ in warm], "ms", "absolute")
     yield median("warm_speedup", [reference / wall for wall, _ in warm], "x", "models.vlm, every answer from scratch")
     yield median("cold_over_reference", [wall / reference for wall, _ in cold], "x", "models.vlm")
@@ -70,6 +75,15 @@ def _timed(
     wall = time.perf_counter() - start
     response.raise_for_status()
     return wall, response.json()
+
+
+def _floors(client: httpx.Client) -> tuple[float, float]:
+    """Seconds that a request takes which reaches no stage: without a body, and with one that is refused."""
+    start = time.perf_counter()
+    client.get("/livez").raise_for_status()
+    middle = time.perf_counter()
+    assert client.post("/v1/answers", json={}).status_code == 400
+    return middle - start, time.perf_counter() - middle
 
 
 def _difference(model: VisionLanguageModel, video: bytes, answer: dict[str, Any]) -> float:

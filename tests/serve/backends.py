@@ -18,7 +18,7 @@ from serve.cache import CacheStats
 from serve.errors import NotReady, StageLost
 from serve.messages import Ask, Likely, Reply, Report, Said, Seen
 from serve.settings import Ingress
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made, Work
 
 VIDEO = "vid_" + "0" * 64
@@ -89,6 +89,12 @@ class SpeakingBackend(BrokenBackend):
             REPLY, {"decoder": Work(0.5, "miss", (time.time(), time.time() + 0.5)), "selector": Work(0.0, "hit")}
         )
 
+    async def answer(self, ask: Ask) -> Made[Reply]:
+        async for item in self.stream(ask):
+            if isinstance(item, Made):
+                return item
+        raise AssertionError("unreachable")
+
     async def probe(self, video: str) -> VideoFacts:
         return FACTS
 
@@ -99,7 +105,7 @@ class SpeakingBackend(BrokenBackend):
 
 def client(backend: BrokenBackend, store: Path, checkpoint: str = "models/tiny") -> httpx.AsyncClient:
     settings = Ingress(deadline_seconds=0.2, max_body_bytes=100_000)
-    app = create_app(backend, FileStore(str(store), 1_000_000, 3600), recognise(Path(checkpoint)).model, settings)
+    app = create_app(backend, VideoStore(str(store), 1_000_000, 3600), recognise(Path(checkpoint)).model, settings)
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"
     )

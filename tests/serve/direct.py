@@ -13,7 +13,7 @@ from typing import Any
 from models.video import Sampling
 from serve.keys import ClipKey
 from serve.settings import Store
-from serve.store import open_store
+from serve.store import VideoStore
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
 from tests.clips import make_clip
@@ -51,7 +51,7 @@ class Handle:
 
 def put_clip(root: Path, fps: int = 10, size: tuple[int, int] = (112, 84), count: int = 4) -> ClipKey:
     """A second of video in the store at `root`, always the same for the same arguments, as a clip of `count` frames."""
-    video = open_store(Store(url=str(root))).put(io.BytesIO(make_clip(seconds=1.0, fps=fps, size=size)))
+    video = VideoStore.of(Store(url=str(root))).put(io.BytesIO(make_clip(seconds=1.0, fps=fps, size=size)))
     return ClipKey(video, Sampling(count=count).key())
 
 

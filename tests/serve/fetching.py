@@ -13,7 +13,7 @@ from models.errors import ExplainedError
 from serve.media.addresses import Rule, is_public
 from serve.media.fetch import Fetcher
 from serve.settings import MediaUrls
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.serve.media_server import HOST, Answer, authority, serving
 
 SECRET = "X-Signature=hush0hush"
@@ -56,7 +56,7 @@ def fetcher(
     allowed = {"enabled": True, "hosts": HOSTS, "ports": (port,), "seconds": 20, **settings}
     return Fetcher(
         MediaUrls(**allowed),
-        FileStore(str(root), 100_000_000, 3600),
+        VideoStore(str(root), 100_000_000, 3600),
         tls=authority().trusting(),
         lookup=names or Names(["127.0.0.1"]),
         may_connect=rule or only("127.0.0.1"),

@@ -15,7 +15,7 @@ from serve.keys import ClipKey
 from serve.messages import Scene, Seen
 from serve.reconstructions import Reconstructing
 from serve.settings import Ingress, ReconstructorStage, Store
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made, Work
 from tests.serve.backends import FACTS, SpeakingBackend
 
@@ -76,7 +76,7 @@ def shaping_client(
     store = Store(url=str(root / "videos"), max_bytes=1_000_000)
     app = create_app(
         backend,
-        FileStore(store.absolute, store.max_bytes, store.max_age_seconds),
+        VideoStore(store.absolute, store.max_bytes, store.max_age_seconds),
         recognise(Path("models/tiny")).model,
         settings,
         reconstructor=None if stage is None else Reconstructing(backend, stage),

@@ -25,7 +25,7 @@ from serve.api import create_app
 from serve.errors import Busy
 from serve.media.fetch import Fetcher
 from serve.settings import Access, Ingress, MediaUrls, Store
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.serve.backends import FACTS, BrokenBackend
 
 ALICE, BOB = new_key()[0], new_key()[0]
@@ -72,7 +72,7 @@ class Service:
         settings = Ingress(deadline_seconds=0.2, max_body_bytes=100_000, access=access)
         store = Store(url=str(root / "videos"), max_bytes=1_000_000)
         self.backend = Held()
-        self.store = FileStore(store.absolute, store.max_bytes, store.max_age_seconds)
+        self.store = VideoStore(store.absolute, store.max_bytes, store.max_age_seconds)
         model = recognise(Path("models/tiny")).model
         claims = Claims(store) if access.keys_file else None
         self.app = create_app(self.backend, self.store, model, settings, claims=claims, fetcher=fetcher)

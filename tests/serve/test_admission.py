@@ -20,7 +20,7 @@ from serve.errors import Busy
 from serve.keys import ClipKey
 from serve.messages import Ask, Reply, Said
 from serve.settings import Admission, Ingress
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made, Work
 from tests.serve.backends import REPLY, VIDEO, SpeakingBackend
 
@@ -302,7 +302,7 @@ def test_a_full_service_says_429_with_a_time_on_both_routes_and_before_the_body(
     async def test() -> None:
         backend, model = Slow(), recognise(Path("models/tiny")).model
         settings = Ingress(admission=Admission(answers=1, waiting=1))
-        app = create_app(backend, FileStore(str(tmp_path), 1_000_000, 3600), model, settings)
+        app = create_app(backend, VideoStore(str(tmp_path), 1_000_000, 3600), model, settings)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         body = {"video": {"id": VIDEO}, "question": "?"}
         read = []

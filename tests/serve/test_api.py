@@ -16,7 +16,7 @@ from models.video import VideoFacts
 from serve.api import create_app
 from serve.errors import StageLost, UnknownVideo
 from serve.settings import Ingress
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.serve.backends import VIDEO, BrokenBackend, SpeakingBackend, client
 from tests.serve.direct import until
 
@@ -145,7 +145,7 @@ def test_what_all_replicas_report_is_added_up_in_the_metrics(tmp_path: Path) -> 
 def test_caches_are_flushed_only_where_the_settings_permit_it(tmp_path: Path) -> None:
     async def flush(allow: bool) -> tuple[int, list[str | None]]:
         backend = BrokenBackend()
-        store, model = FileStore(str(tmp_path), 1_000_000, 3600), recognise(Path("models/tiny")).model
+        store, model = VideoStore(str(tmp_path), 1_000_000, 3600), recognise(Path("models/tiny")).model
         app = create_app(backend, store, model, Ingress(allow_flush=allow))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
             return (await http.delete("/v1/caches")).status_code, backend.flushed

@@ -11,7 +11,7 @@ import pytest
 from serve.errors import NotSupported
 from serve.media.fetch import NO_VIDEO, Fetcher
 from serve.settings import MediaUrls
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.serve.fetching import Names, failure, fetched, fetcher, files, only
 from tests.serve.media_server import (
     CLIP,
@@ -75,7 +75,7 @@ def test_every_form_of_a_body_is_read(tmp_path: Path, answer: bytes) -> None:
 
 
 def test_nothing_is_fetched_where_it_is_off(tmp_path: Path) -> None:
-    off = Fetcher(MediaUrls(hosts=(HOST,)), FileStore(str(tmp_path), 1000, 3600), lookup=(names := Names(["8.8.8.8"])))
+    off = Fetcher(MediaUrls(hosts=(HOST,)), VideoStore(str(tmp_path), 1000, 3600), lookup=(names := Names(["8.8.8.8"])))
     error = asyncio.run(failure(off, f"https://{HOST}/", tmp_path))
     assert (type(error), names.asked) == (NotSupported, [])
 

@@ -15,7 +15,7 @@ from models.errors import ExplainedError
 from serve.errors import Deadline, TooLarge, Unfetchable
 from serve.media.fetch import NO_VIDEO, Fetcher
 from serve.settings import MediaUrls
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.serve.fetching import SECRET, Names, failing, failure, fetched, fetcher, files, only
 from tests.serve.media_server import (
     CHUNKED,
@@ -67,7 +67,7 @@ def test_the_store_may_be_smaller_than_the_limit(tmp_path: Path) -> None:
     async def go() -> ExplainedError:
         async with serving({"/clip.mp4": ok(CLIP)}) as server:
             fetching = fetcher(tmp_path, server.port)
-            fetching._store = FileStore(str(tmp_path), 1000, 3600)
+            fetching._store = VideoStore(str(tmp_path), 1000, 3600)
             with pytest.raises(TooLarge) as caught:
                 await fetching.keep(server.url(), "video.url")
             return caught.value
@@ -135,7 +135,7 @@ def test_an_unknown_authority_is_no_video(tmp_path: Path) -> None:
         async with serving({"/clip.mp4": ok(CLIP)}) as server:
             fetching = Fetcher(
                 MediaUrls(enabled=True, hosts=(HOST,), ports=(server.port,)),
-                FileStore(str(tmp_path), 10**9, 3600),
+                VideoStore(str(tmp_path), 10**9, 3600),
                 lookup=Names(["127.0.0.1"]),
                 may_connect=only("127.0.0.1"),
             )

@@ -18,7 +18,7 @@ from serve.api import create_app
 from serve.media.fetch import NO_VIDEO
 from serve.messages import Ask, Reply, Said
 from serve.settings import Ingress
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made, Work
 from tests.serve.backends import REPLY, BrokenBackend, SpeakingBackend, client
 from tests.serve.fetching import SECRET, Names, fetcher, files, strict
@@ -47,7 +47,7 @@ class Disappointed(BrokenBackend):
 def fetching_client(backend: BrokenBackend, root: Path, port: int = 443, **how: Any) -> httpx.AsyncClient:
     """Of a service that fetches from 127.0.0.1; given `names`, with the service's own rule."""
     fetching = strict(root, **how) if "names" in how else fetcher(root, port, **how)
-    model, store = recognise(Path("models/tiny")).model, FileStore(str(root), 1_000_000, 3600)
+    model, store = recognise(Path("models/tiny")).model, VideoStore(str(root), 1_000_000, 3600)
     app = create_app(backend, store, model, Ingress(deadline_seconds=20), fetcher=fetching)
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"

@@ -20,7 +20,7 @@ from serve.frames import Frames
 from serve.keys import ClipKey
 from serve.messages import Report
 from serve.settings import FramesStage, Sandbox, Store
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.clips import make_clip
 from tests.processes import alive, descendants
 
@@ -29,23 +29,23 @@ CLIP = make_clip(size=(320, 180), seconds=1)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FileStore:
-    return FileStore(str(tmp_path_factory.mktemp("videos")), 10**9, 3600)
+def store(tmp_path_factory: pytest.TempPathFactory) -> VideoStore:
+    return VideoStore(str(tmp_path_factory.mktemp("videos")), 10**9, 3600)
 
 
 @pytest.fixture(scope="module")
-def frames(store: FileStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frames]:
+def frames(store: VideoStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frames]:
     """One stage for all tests; in each its cache is empty."""
     stage = Frames(FramesStage(threads=1), Store(url=store._root))
     yield stage
     stage.close()
 
 
-def key(store: FileStore, data: bytes) -> ClipKey:
+def key(store: VideoStore, data: bytes) -> ClipKey:
     return ClipKey(store.put(io.BytesIO(data)), SAMPLING.key())
 
 
-def test_a_clip_is_decoded_elsewhere_once_and_is_the_same(frames: Frames, store: FileStore) -> None:
+def test_a_clip_is_decoded_elsewhere_once_and_is_the_same(frames: Frames, store: VideoStore) -> None:
     async def twice() -> None:
         await frames.flush()
         first = await frames.get(key(store, CLIP))
@@ -61,7 +61,7 @@ def test_a_clip_is_decoded_elsewhere_once_and_is_the_same(frames: Frames, store:
     asyncio.run(twice())
 
 
-def test_what_is_refused_is_refused_with_the_videos_own_errors(frames: Frames, store: FileStore) -> None:
+def test_what_is_refused_is_refused_with_the_videos_own_errors(frames: Frames, store: VideoStore) -> None:
     with pytest.raises(NotAVideo):
         asyncio.run(frames.get(key(store, b"no video")))
     with pytest.raises(Undecodable, match="cut off"):
@@ -71,7 +71,7 @@ def test_what_is_refused_is_refused_with_the_videos_own_errors(frames: Frames, s
     frames.check_health()
 
 
-def test_the_report_tells_what_waits_and_what_is_decoded(frames: Frames, store: FileStore) -> None:
+def test_the_report_tells_what_waits_and_what_is_decoded(frames: Frames, store: VideoStore) -> None:
     async def three() -> Report:
         await frames.flush()
         keys = [key(store, CLIP + bytes([number]) * 20) for number in range(3)]

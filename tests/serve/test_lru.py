@@ -19,9 +19,7 @@ def test_an_lru_agrees_with_a_plain_model_of_itself_and_never_exceeds_its_budget
     for _ in range(2000):
         key, value = rng.randrange(12), rng.randrange(30)
         known = dict(model)
-        match rng.choice(
-            ["get", "get", "put", "put", "drop", "drop_where", "flush"] if rng.random() < 0.1 else ["get", "put"]
-        ):
+        match rng.choice(["get", "get", "put", "put", "drop", "drop_where"] if rng.random() < 0.1 else ["get", "put"]):
             case "get":
                 assert lru.get(key) == known.get(key)
                 hits, misses = hits + (key in known), misses + (key not in known)
@@ -42,9 +40,6 @@ def test_an_lru_agrees_with_a_plain_model_of_itself_and_never_exceeds_its_budget
             case "drop_where":
                 assert lru.drop_where(lambda key: key % 3 == 0) == sum(key % 3 == 0 for key in known)
                 model = [entry for entry in model if entry[0] % 3]
-            case "flush":
-                lru.flush()
-                model = []
         stats = lru.stats
         assert stats.bytes == sum(max(size, 1) for _, size in model) <= budget
         assert stats.entries == len(lru) == len(model)
@@ -73,22 +68,15 @@ def test_an_entry_larger_than_the_budget_comes_back_evicts_nobody_and_replaces_i
 
 
 def test_none_can_be_a_value() -> None:
-    lru: ByteLRU[str, None] = ByteLRU(10)
-    lru.put("a", None, size=1)
+    lru: ByteLRU[str, None] = ByteLRU(10, lambda value: 1)
+    lru.put("a", None)
     assert lru.get("a", "absent") is None
     assert lru.get("b", "absent") == "absent"
 
 
-def test_a_given_size_counts_and_a_missing_or_negative_one_is_refused() -> None:
-    lru: ByteLRU[str, str] = ByteLRU(10)
-    lru.put("a", "x", size=7)
-    assert lru.stats.bytes == 7
-    with pytest.raises(TypeError, match="size_of"):
-        lru.put("b", "x")
-    with pytest.raises(ValueError, match="-1"):
-        lru.put("b", "x", size=-1)
+def test_a_budget_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="-5"):
-        ByteLRU(-5)
+        ByteLRU(-5, len)
 
 
 def test_entries_without_bytes_are_bounded_too() -> None:

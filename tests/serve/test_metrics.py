@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from serve import metrics
 from serve.admission.gate import Capacity, Gate
+from serve.cache import CacheStats
 from serve.messages import Report
-from serve.schemas import Answer, Usage, VideoInfo
+from serve.trace import Work
+from tests.serve.backends import REPLY
 
+_TYPE = re.compile(r"^# TYPE (dsr_\w+) (\w+)$", re.M)
 NAMES = {
     "dsr_requests_total": ["route", "status"],
     "dsr_request_seconds": ["route"],
@@ -27,16 +31,9 @@ def value(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def answer() -> Answer:
-    return Answer(
-        id="ans_1",
-        model="dsr-tiny",
-        text="yes",
-        usage=Usage(video_tokens=10, geometry_tokens=32, prompt_tokens=60, completion_tokens=5),
-        timings={"decoder": 0.5, "frames": 0.02},
-        cache={"decoder": "miss", "frames": "hit"},
-        video=VideoInfo(id="vid", duration=1.0, fps=30.0, width=640, height=360, frames=32),
-    )
+def observe() -> None:
+    metrics.observe_stages({"decoder": Work(0.5, "miss"), "frames": Work(0.02, "hit")})
+    metrics.observe_tokens(REPLY)
 
 
 def test_an_answer_is_counted_by_stage_cache_and_token() -> None:
@@ -50,8 +47,8 @@ def test_an_answer_is_counted_by_stage_cache_and_token() -> None:
         ]
 
     before = read()
-    metrics.observe_answer(answer())
-    assert [after - then for after, then in zip(read(), before, strict=True)] == [0.5, 1, 1, 1, 10, 32, 60, 5]
+    observe()
+    assert [after - then for after, then in zip(read(), before, strict=True)] == [0.5, 1, 1, 1, 8, 32, 60, 3]
 
 
 def test_a_request_is_counted_by_route_and_status_and_a_problem_by_its_code() -> None:
@@ -70,9 +67,10 @@ def test_requests_in_flight_go_up_and_down() -> None:
 
 
 def test_the_names_and_labels_are_those_that_dashboards_and_alerts_use() -> None:
-    metrics.observe_answer(answer())
+    observe()
     metrics.observe_request("/r", 200, 0.1, code="c")
-    metrics.watch(Gate(Capacity(1, 1, 1, 1)))
+    for gauge in (metrics.ADMISSION, metrics.RECONSTRUCTIONS):
+        metrics.watch(Gate(Capacity(1, 1, 1, 1)), gauge)
     text, content_type = metrics.render()
     assert content_type.startswith("text/plain")
     said: dict[str, set[str]] = {}
@@ -82,6 +80,19 @@ def test_the_names_and_labels_are_those_that_dashboards_and_alerts_use() -> None
             said.setdefault(match[1], set()).update(labels)
     said = {name: labels for name, labels in said.items() if f"{name}_total" not in said}
     assert said == {name: set(labels) for name, labels in NAMES.items()}
+
+
+def test_the_readme_names_every_metric_and_no_other() -> None:
+    for gauge in (metrics.ADMISSION, metrics.RECONSTRUCTIONS):
+        metrics.watch(Gate(Capacity(1, 1, 1, 1)), gauge)
+    cache = CacheStats(1, 1, 1, 1, 1, 1, 1)
+    text = metrics.render(reports={"frames": [Report({"frames": cache}, 0, 0, refused={"deadline": 1})]})[0].decode()
+    there = {
+        name if kind != "counter" else name.removesuffix("_total") + "_total" for name, kind in _TYPE.findall(text)
+    }
+    table = Path("serve/README.md").read_text().split("| metrics, all `dsr_…` | tell |")[1].split("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.count("|") > 2]
+    assert {f"dsr_{name}" for row in rows for name in re.findall(r"`(\w+)`", row)} == there
 
 
 def test_the_metrics_of_several_processes_are_one() -> None:

@@ -38,7 +38,7 @@ from serve.messages import Ask, Reply
 from serve.reconstructions import Reconstructing
 from serve.scene_schemas import MEDIA_TYPES
 from serve.settings import Access, Ingress, ReconstructorStage
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made, Work
 from tests.serve.backends import REPLY
 from tests.serve.scenes import Shaping
@@ -62,7 +62,7 @@ def application(store: Path, backend: Healthy | None = None) -> FastAPI:
     model = recognise(Path("models/tiny")).model
     settings = Ingress(max_body_bytes=10_000_000, allow_flush=True, access=Access(open=True))
     backend = backend or Healthy()
-    held, stage = FileStore(str(store), 10_000_000, 3600), ReconstructorStage(checkpoint="tests/golden/pi3")
+    held, stage = VideoStore(str(store), 10_000_000, 3600), ReconstructorStage(checkpoint="tests/golden/pi3")
     return create_app(backend, held, model, settings, reconstructor=Reconstructing(backend, stage))
 
 
@@ -182,7 +182,7 @@ def test_a_file_that_nobody_can_ask_about_is_no_part_of_the_list(tmp_path: Path)
                 raise NotAVideo("no video")
             return await super().probe(video)
 
-    store = FileStore(str(tmp_path), 10_000_000, 3600)
+    store = VideoStore(str(tmp_path), 10_000_000, 3600)
     no_video, good = store.put(BytesIO(b"under way to be discarded")), store.put(BytesIO(b"good"))
     response = answered(tmp_path, "GET", "/v1/videos", backend=Choosy())
     assert [video["id"] for video in response.json()["videos"]] == [good]

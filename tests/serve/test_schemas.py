@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from models.errors import InputError, InvalidQuestion, OutOfLimits
 from serve.errors import Malformed, ServiceError
 from serve.schemas import (
+    REPEATED,
     Answer,
     AnswerParameters,
     AnswerRequest,
@@ -20,7 +21,7 @@ from serve.schemas import (
     Usage,
     VideoInfo,
     VideoSource,
-    parameters_from_form,
+    from_form,
     refusal,
 )
 
@@ -214,7 +215,8 @@ def test_a_form_gives_the_same_parameters_as_json() -> None:
         ("options", "no"),
         ("temperature", "0"),
     ]
-    assert parameters_from_form([*form, ("explain", "false"), ("geometry", "off")]) == AnswerParameters(
+    form += [("explain", "false"), ("geometry", "off")]
+    assert from_form(AnswerParameters, form, REPEATED) == AnswerParameters(
         question="Does it move?", options=("yes", "no"), frames=16, temperature=0, explain=False, geometry="off"
     )
 
@@ -232,7 +234,7 @@ def test_a_form_gives_the_same_parameters_as_json() -> None:
 )
 def test_a_form_is_as_strict_as_json(fields: list[tuple[str, str]], kind: type[Exception], field: str) -> None:
     with pytest.raises(kind) as caught:
-        parameters_from_form(fields)
+        from_form(AnswerParameters, fields, REPEATED)
     assert caught.value.field == field  # type: ignore[attr-defined]
 
 

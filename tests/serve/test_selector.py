@@ -18,7 +18,7 @@ from serve.frames import Frames
 from serve.keys import ClipKey
 from serve.selector import Selected, Selector
 from serve.settings import EncoderStage, FramesStage, SelectorStage, Store
-from serve.store import open_store
+from serve.store import VideoStore
 from serve.tensors import unpack
 from serve.trace import Made
 from tests.serve.direct import Handle, occupied, put_clip, until
@@ -87,7 +87,7 @@ def test_tokens_are_those_of_the_plain_composition(
     made = run(selector(small, encoder).select(clips[1], FIRST, attention=True)).value
     layout = recognise(small)
     plain = checkpoint.load_selector(layout)
-    with open_store(Store(url=str(tmp_path))).open(clips[1].video) as file:
+    with VideoStore.of(Store(url=str(tmp_path))).open(clips[1].video) as file:
         clip = video.read(file, video.Sampling.parse(clips[1].sampling), video.Limits())
     grid = clip_grid(clip)
     with torch.inference_mode():

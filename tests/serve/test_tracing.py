@@ -15,7 +15,7 @@ from models.layout import recognise
 from serve.api import create_app
 from serve.errors import StageLost
 from serve.settings import Ingress, Traces
-from serve.store import FileStore
+from serve.store import VideoStore
 from tests.collector import Collector, attributes, collecting
 from tests.serve.backends import VIDEO, SpeakingBackend
 
@@ -33,7 +33,7 @@ def ask(store: Path, traces: Traces, backend: SpeakingBackend, sampled: bool = T
     """Asks as part of a trace of the caller's; gives that trace's id."""
     trace_id = secrets.token_hex(16)
     app = create_app(
-        backend, FileStore(str(store), 1_000_000, 3600), recognise(Path("models/tiny")).model, Ingress(traces=traces)
+        backend, VideoStore(str(store), 1_000_000, 3600), recognise(Path("models/tiny")).model, Ingress(traces=traces)
     )
     headers = {"traceparent": f"00-{trace_id}-{'0' * 15}7-0{int(sampled)}", "x-request-id": "mine"}
 

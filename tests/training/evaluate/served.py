@@ -18,14 +18,14 @@ from models.vlm import VisionLanguageModel, choice_answer
 from serve.api import create_app
 from serve.messages import Ask, Reply, Report, Said, Seen
 from serve.settings import Ingress
-from serve.store import FileStore
+from serve.store import VideoStore
 from serve.trace import Made
 
 
 class Plain:
     """A backend that decodes, encodes, selects and answers anew for every question."""
 
-    def __init__(self, model: VisionLanguageModel, store: FileStore) -> None:
+    def __init__(self, model: VisionLanguageModel, store: VideoStore) -> None:
         self.model, self.store = model, store
 
     async def answer(self, ask: Ask) -> Made[Reply]:
@@ -66,7 +66,7 @@ class Plain:
 @contextmanager
 def running(checkpoint: str, folder: Path) -> Iterator[str]:
     """The service's URL."""
-    model, store = VisionLanguageModel.load(checkpoint), FileStore(str(folder), 10_000_000, 3600)
+    model, store = VisionLanguageModel.load(checkpoint), VideoStore(str(folder), 10_000_000, 3600)
     app = create_app(Plain(model, store), store, model.config, Ingress())
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -100,7 +100,9 @@ class AsyncClient:
             geometry=geometry,
             explain=explain,
         )
-        return await self._about(video, timeout, lambda given: self._answer(_call.answers(asked, given, timeout)))
+        return await self._about(
+            video, timeout, lambda given: self._told(_call.answers(asked, given, timeout), Answer.of)
+        )
 
     async def reconstruct(
         self,
@@ -116,7 +118,7 @@ class AsyncClient:
         """
         wanted = {"points": points, "frames": frames}
         return await self._about(
-            video, timeout, lambda given: self._reconstruction(_call.reconstructions(wanted, given, timeout))
+            video, timeout, lambda given: self._told(_call.reconstructions(wanted, given, timeout), Reconstruction.of)
         )
 
     def stream(
@@ -202,17 +204,12 @@ class AsyncClient:
             self._uploads.forget(link.value)
         return await ask(await self._uploaded(key, timeout))
 
-    async def _reconstruction(self, call: Call) -> Reconstruction:
+    async def _told(self, call: Call, of: Callable[[Json, str | None], T]) -> T:
+        """What `of` makes of the response and its request's id."""
         request = call.build(self._http)
         with translated(self._settings, request):
             response = await self._http.send(request)
-            return Reconstruction.of(_call.check(response), _call.request_id_of(response))
-
-    async def _answer(self, call: Call) -> Answer:
-        request = call.build(self._http)
-        with translated(self._settings, request):
-            response = await self._http.send(request)
-            return Answer.of(_call.check(response), _call.request_id_of(response))
+            return of(_call.check(response), _call.request_id_of(response))
 
     async def _upload(self, file: BinaryIO, name: str, progress: Progress | None, timeout: Timeout | None) -> Video:
         return Video.of(await self._send(_call.upload(file, name, progress, timeout)))

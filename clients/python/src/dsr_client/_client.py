@@ -100,7 +100,7 @@ class Client:
             geometry=geometry,
             explain=explain,
         )
-        return self._about(video, timeout, lambda given: self._answer(_call.answers(asked, given, timeout)))
+        return self._about(video, timeout, lambda given: self._told(_call.answers(asked, given, timeout), Answer.of))
 
     def reconstruct(
         self,
@@ -116,7 +116,7 @@ class Client:
         """
         wanted = {"points": points, "frames": frames}
         return self._about(
-            video, timeout, lambda given: self._reconstruction(_call.reconstructions(wanted, given, timeout))
+            video, timeout, lambda given: self._told(_call.reconstructions(wanted, given, timeout), Reconstruction.of)
         )
 
     def stream(
@@ -198,17 +198,12 @@ class Client:
             self._uploads.forget(link.value)
         return ask(self._uploaded(key, timeout))
 
-    def _reconstruction(self, call: Call) -> Reconstruction:
+    def _told(self, call: Call, of: Callable[[Json, str | None], T]) -> T:
+        """What `of` makes of the response and its request's id."""
         request = call.build(self._http)
         with translated(self._settings, request):
             response = self._http.send(request)
-            return Reconstruction.of(_call.check(response), _call.request_id_of(response))
-
-    def _answer(self, call: Call) -> Answer:
-        request = call.build(self._http)
-        with translated(self._settings, request):
-            response = self._http.send(request)
-            return Answer.of(_call.check(response), _call.request_id_of(response))
+            return of(_call.check(response), _call.request_id_of(response))
 
     def _upload(self, file: BinaryIO, name: str, progress: Progress | None, timeout: Timeout | None) -> Video:
         return Video.of(self._send(_call.upload(file, name, progress, timeout)))
