@@ -72,22 +72,20 @@ def lacking(command: Command) -> str:
 
 
 def measure(table: Table, figures: Sequence[Figure], chosen: Sequence[Command], given: argparse.Namespace) -> Report:
-    """Runs what was chosen and fits, and compares all that there is."""
+    """Runs what was chosen and fits, and compares all that there is, of earlier times for the same commit, too."""
     folder, end = running.place(given.out), time.monotonic() + 60 * (given.minutes or float("inf"))
     (commit, dirty), machine = running.state(), hardware()
-    runs: dict[str, Run] = {}
-    reasons = dict.fromkeys(table.commands, "")
+    runs = {name: run for name, command in table.commands.items() if (run := running.finished(folder, command))}
+    reasons = {name: lacking(command) for name, command in table.commands.items()}
     for number, command in enumerate(chosen, 1):
         what = f"{number} of {len(chosen)}: {command.name}"
-        if lack := lacking(command):
-            reasons[command.name] = lack
+        if command.name in runs and not given.again:
+            print(f"{what} was run at {runs[command.name].started}", flush=True)
+        elif lack := reasons[command.name]:
             print(f"{what} needs {NEEDS[lack]}: left out", flush=True)
-        elif not given.again and (earlier := running.finished(folder, command)):
-            runs[command.name] = earlier
-            print(f"{what} was run at {earlier.started}", flush=True)
         elif time.monotonic() + 60 * command.minutes > end:
-            reasons[command.name] = f"its {command.minutes:.0f} min did not fit"
-            print(f"{what} takes about {command.minutes:.0f} min and does not fit: left out", flush=True)
+            reasons[command.name] = f"its {command.minutes:g} min did not fit"
+            print(f"{what} takes about {command.minutes:g} min and does not fit: left out", flush=True)
         else:
             print(f"{what}, about {command.minutes:g} min", flush=True)
             run = runs[command.name] = running.run(command, folder)
@@ -107,7 +105,7 @@ def find(
         command, run = table.commands[figure.command], runs.get(figure.command)
         last = known(figure, command, earlier.get(figure.name))
         if run is None:
-            yield Finding(figure, None, not_run(command, reasons[command.name], last), last)
+            yield Finding(figure, None, not_run(reasons[command.name], last), last)
             continue
         own = Path(run.folder)
         now = value(figure, numbers(own), (own / OUTPUT).read_text(encoding="utf-8", errors="replace"))

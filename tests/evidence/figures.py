@@ -125,7 +125,7 @@ class Table:
 
     def is_the_machine(self, hardware: str) -> bool:
         """Whether absolute figures of a machine can be compared with the stated ones."""
-        return self.processor in hardware and f"{self.cores} cores" in hardware
+        return self.processor in hardware and f", {self.cores} cores" in hardware
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tests.evidence.figures import GROUPS, Command, Statement, plain
+from tests.evidence.figures import GROUPS, NEEDS, Command, Statement, plain
 from tests.evidence.running import Run
 from tests.evidence.verdict import Finding, Known
 
@@ -95,10 +95,14 @@ class Report:
     def _row(self, command: Command) -> str:
         run = self.runs.get(command.name)
         if run is None:
-            return f"| `{command.run}` | {self.reasons[command.name] or 'not asked for'} | | | |"
+            return f"| `{command.run}` | {self._reason(command)} | | | |"
         loads = (" ".join(f"{each:.1f}" for each in load) for load in (run.load_before, run.load_after))
         ended = f"**{run.why or f'failed with status {run.status}'}**" if run.failed else "well"
         return f"| `{command.run}` | {run.started}, {ended} | {run.seconds / 60:.1f} | {' | '.join(loads)} |"
+
+    def _reason(self, command: Command) -> str:
+        why = self.reasons[command.name]
+        return f"not run: needs {NEEDS[why]}" if why in NEEDS else f"not run{why and f': {why}'}"
 
     def _tails(self) -> Iterator[str]:
         for name, run in self.runs.items():

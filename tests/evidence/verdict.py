@@ -63,7 +63,7 @@ def compared(figure: Figure, now: float, same_machine: bool) -> str:
     return BETTER if gain > margin else REPRODUCED
 
 
-def not_run(command: Command, why: str, last: Known) -> str:
-    """`why`: what kept the command from being run; empty: it was not asked for."""
-    reason = f"needs {NEEDS[command.needs]}" if why == command.needs and why else f"not run{why and f': {why}'}"
+def not_run(why: str, last: Known) -> str:
+    """`why`: what the command needs and is not here, or what else kept it from being run; empty: nobody asked."""
+    reason = f"needs {NEEDS[why]}" if why in NEEDS else f"not run{why and f': {why}'}"
     return f"{reason}; {'never measured' if last.value is None else f'last value of {last.date}'}"
