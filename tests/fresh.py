@@ -33,7 +33,7 @@ GONE_SECONDS = 15.0  # until the kernel and Ray have tidied up after the last wo
 TAIL = 60  # lines of a log that a failure shows
 SERVING = "Ctrl-C stops"
 OPTION = re.compile(r"^ +([A-Z]) +(\d+\.\d)%  (.+)$", re.M)  # as serve.local prints one
-SESSION = re.compile(r"/\S*?/dsr-\w+")  # Ray's directory of this service, in command lines
+SESSION = re.compile(r"/tmp/dsr-[a-z0-9_]{8}\b")  # Ray's directory of this service, in command lines
 FOREIGN = re.compile(
     r"VIRTUAL_ENV|PYTHON(PATH|HOME)|MAKE(FLAGS|LEVEL|FILES)|MFLAGS|GIT_(DIR|WORK_TREE|INDEX_FILE)|DSR_.*|RAY_.*|PORT"
 )
@@ -67,7 +67,7 @@ def copy(source: Path = ROOT) -> Iterator[Path]:
     finally:
         for pid, command in working_in(directory).items():
             say(f"ends {pid}, which was left: {command[:100]}")
-            _signal(os.kill, pid, signal.SIGKILL)
+            _kill(pid)
         shutil.rmtree(directory, ignore_errors=True)
         say(f"{directory} is removed")
 
@@ -81,6 +81,7 @@ def run(folder: Path) -> None:
             ["make", "run"], cwd=folder, env=environment(PORT=str(port)), stdin=subprocess.DEVNULL,
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    started: dict[int, str] = {}
     try:
         said = _until(SERVING, make, log, ANSWER_SECONDS)
         _judge(said, log)
@@ -95,10 +96,10 @@ def run(folder: Path) -> None:
         if "stopped" not in log.read_text().removeprefix(said):
             raise Failed("`make run` ended without saying that it stopped", log)
         _nothing_is_left(started, folder, port, log)
-    finally:
-        for pid in descendants(make.pid) if make.poll() is None else ():
-            _signal(os.kill, pid, signal.SIGKILL)
-        make.wait()
+    except BaseException:
+        _end(make)
+        _remove(started)
+        raise
     say(f"`make run` answered and left nothing: {len(started)} processes, port {port}, Ray's directory")
 
 
@@ -110,9 +111,7 @@ def test(folder: Path) -> None:
     try:
         status = make.wait()
     finally:
-        for pid in descendants(make.pid) if make.poll() is None else ():
-            _signal(os.kill, pid, signal.SIGKILL)
-        make.wait()
+        _end(make)
     if status != 0:
         raise Failed(f"`make test` ended with status {status} after {time.monotonic() - start:.0f} s; see above")
     say(f"`make test` passed in {(time.monotonic() - start) / 60:.0f} min")
@@ -182,12 +181,9 @@ def _alive(port: int, log: Path) -> None:
 
 def _nothing_is_left(started: dict[int, str], folder: Path, port: int, log: Path) -> None:
     """Of processes (those that were below it, and those that work in its folder), its port, Ray's directories."""
-    sessions = {Path(found) for command in started.values() for found in SESSION.findall(command)}
-    end = time.monotonic() + GONE_SECONDS
+    sessions, end = _sessions(started), time.monotonic() + GONE_SECONDS
     while left := _left(started, folder, port, sessions):
         if time.monotonic() > end:
-            for pid in started:
-                _signal(os.kill, pid, signal.SIGKILL)
             raise Failed(f"left {GONE_SECONDS:.0f} s after Ctrl-C: {'; '.join(left)}", log)
         time.sleep(0.5)
 
@@ -201,6 +197,25 @@ def _left(started: dict[int, str], folder: Path, port: int, sessions: set[Path])
     return left + [f"directory {session}" for session in sorted(sessions) if session.exists()]
 
 
+def _sessions(processes: dict[int, str]) -> set[Path]:
+    return {Path(found) for command in processes.values() for found in SESSION.findall(command)}
+
+
+def _end(make: subprocess.Popen[bytes]) -> None:
+    """What a failure or Ctrl-C has left running."""
+    if make.poll() is None:
+        _remove(descendants(make.pid))
+    make.wait()
+
+
+def _remove(processes: dict[int, str]) -> None:
+    for pid in processes:
+        if alive(pid):
+            _kill(pid)
+    for session in _sessions(processes):
+        shutil.rmtree(session, ignore_errors=True)
+
+
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", *words], cwd=folder, env=environment(), capture_output=True, text=True)
     if done.returncode != 0:
@@ -208,9 +223,9 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
+def _kill(pid: int) -> None:
     try:
-        send(pid, number)
+        os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return  # it went by itself
 
@@ -231,6 +246,8 @@ def main() -> int:
     except Failed as failure:
         print(f"fresh: FAILED: {failure}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

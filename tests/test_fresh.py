@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ test:
 # Its helper stands for Ray, and has the session directory in its command line. `left`: what it forgets at the end.
 SERVICE = """\
 import http.server, shutil, subprocess, sys, tempfile, threading, time
-session = tempfile.mkdtemp(prefix="dsr-")
+session = tempfile.mkdtemp(prefix="dsr-", dir="/tmp")
 helper = [sys.executable, "-c", "import time; time.sleep(600)", "--dir=" + session]
 ray = subprocess.Popen(helper, start_new_session=True)
 class Ok(http.server.BaseHTTPRequestHandler):
@@ -32,7 +33,7 @@ class Ok(http.server.BaseHTTPRequestHandler):
 try:
     server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ok)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print("question?")
+    print("session", session)
     print("{options}")
     print("serving; Ctrl-C stops")
     time.sleep(600)
@@ -94,12 +95,16 @@ def test_a_copy_answers_stops_and_leaves_nothing(tmp_path: Path, capsys: pytest.
     ],
     ids=["a process", "a directory", "no word", "wrong sum", "nothing chosen", "no options", "a crash"],
 )
-def test_a_broken_promise_is_named_and_cleaned_up(tmp_path: Path, left: str, options: str, why: str) -> None:
+def test_a_broken_promise_is_named_and_cleaned_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str, options: str, why: str
+) -> None:
     before = set(descendants())
     with pytest.raises(fresh.Failed, match=why), fresh.copy(_repository(tmp_path, left, options)) as folder:
         fresh.run(folder)
     assert not [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("fresh-")]
     assert not fresh.working_in(tmp_path)
+    [session] = re.findall(r"session (/tmp/dsr-\w+)", capsys.readouterr().out)
+    assert not Path(session).exists()
     assert set(descendants()) <= before | {os.getpid()}
 
 
