@@ -136,7 +136,9 @@ def working_in(folder: Path) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(folder):
+            if not entry.name.isdigit() or not Path(os.readlink(entry / "cwd")).is_relative_to(folder):
+                continue
+            if alive(int(entry.name)):
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
         except OSError:  # it has ended, or is another user's
             continue
