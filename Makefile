@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test check format soak bench tiny lock clean
+.PHONY: help install run serve test check format soak bench evidence tiny lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ soak: $(INSTALLED) ## an hour and more: chaos, overload, endurance, 10,000 hosti
 
 bench: $(INSTALLED) ## measurements, one JSON object a line
 	$(BIN)/python -m tests.bench
+
+evidence: $(INSTALLED) ## measure again every figure that a README states: hours; ONLY='parity bench' takes less
+	$(BIN)/python -m tests.evidence $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 tiny: $(INSTALLED) ## train the embedded checkpoint models/tiny again: hours on two cores
 	for run in tiny-pi3 tiny-read tiny-look tiny; do $(BIN)/python -m training.run $$run || exit 1; done

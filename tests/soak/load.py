@@ -44,12 +44,17 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
+    @property
+    def late(self) -> float:
+        """Seconds within which 99 % of the answers came."""
+        ordered = sorted(self.seconds) or [0.0]
+        return ordered[int(0.99 * (len(ordered) - 1))]
+
     def __str__(self) -> str:
         ordered = sorted(self.seconds) or [0.0]
-        median, late = ordered[len(ordered) // 2], ordered[int(0.99 * (len(ordered) - 1))]
         return (
             f"{len(self.seconds)} right, {len(self.wrong)} wrong, {len(self.failed)} lost; "
-            f"median {median:.2f} s, 99 % within {late:.2f} s"
+            f"median {ordered[len(ordered) // 2]:.2f} s, 99 % within {self.late:.2f} s"
         )
 
 

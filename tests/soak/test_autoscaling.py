@@ -22,6 +22,7 @@ from serve.local import APP
 from tests.clips import make_clip
 from tests.processes import replicas
 from tests.soak.conftest import Start
+from tests.soak.figures import hand_over
 from tests.soak.load import OPTIONS, QUESTION
 
 pytestmark = pytest.mark.soak
@@ -84,9 +85,11 @@ def test_stages_follow_a_step_of_the_load(start: Start) -> None:
     )
     trace = asyncio.run(_step(url))
     _show(trace)
+    hand_over("answers", autoscaling_answers=trace.answered, autoscaling_lost=len(trace.failed))
     assert trace.failed == []
     for stage in SCALED:
         decided, reached = (trace.first(counts[stage], MOST, QUIET) for counts in (trace.wanted, trace.stages))
+        hand_over("s", **{f"autoscaling_decided_{stage}": decided, f"autoscaling_reached_{stage}": reached - decided})
         assert decided <= UP + WINDOW + NOTICED, f"{stage} follows after {decided:.0f} s"
         assert reached <= decided + START_SECONDS, f"{stage} has its replicas after {reached:.0f} s"
         assert trace.stages[stage][-1] == 1, f"{stage} does not come down"

@@ -17,6 +17,7 @@ from dsr_client import AsyncClient
 
 from tests.processes import replicas
 from tests.soak.conftest import STAGES, Start
+from tests.soak.figures import hand_over, hand_over_tally
 from tests.soak.load import OPTIONS, PATIENT, Tally, asking, known
 
 pytestmark = pytest.mark.soak
@@ -41,6 +42,9 @@ async def _chaos(url: str) -> None:
     print(f"\n{killed.count} kills: {tally}")
     for stage, seconds in killed.recovery.items():
         print(f"  {stage}: back after {statistics.median(seconds):.1f} s, at most {max(seconds):.1f} s")
+        hand_over("s", **{f"chaos_recovery_{stage}": statistics.median(seconds)})
+    hand_over("kills", chaos_kills=killed.count)
+    hand_over_tally("chaos", tally)
     assert (tally.failed, tally.wrong) == ([], [])
     assert len(tally.seconds) > KILLS
 

@@ -20,6 +20,7 @@ from dsr_client import AsyncClient
 from tests.clips import make_clip
 from tests.processes import descendants
 from tests.soak.conftest import Start
+from tests.soak.figures import hand_over, hand_over_tally
 from tests.soak.load import OPTIONS, PATIENT, QUESTION, asking, known
 
 pytestmark = pytest.mark.soak
@@ -77,6 +78,9 @@ def test_nothing_grows_after_the_warm_up(start: Start) -> None:
             f"  {name}: {before / 1e6:.1f} -> {after / 1e6:.1f} MB ({after / before - 1:+.2%}); "
             f"files {files[0]:.0f} -> {files[1]:.0f}, threads {threads[0]:.0f} -> {threads[1]:.0f}"
         )
+        hand_over("share", **{f"endurance_growth_{name}": after / before - 1})
+        hand_over("more", **{f"endurance_files_{name}": files[1] - files[0]})
+        hand_over("more", **{f"endurance_threads_{name}": threads[1] - threads[0]})
     for name, (before, after) in report.items():
         assert after <= before * (1 + GROWTH) + SLACK_BYTES, name
         for what in (samples.files[name], samples.threads[name]):
@@ -99,6 +103,7 @@ async def _endure(url: str) -> Samples:
                     await asyncio.to_thread(samples.take)
                     print(f"\r{(end - sampled) / 60:.1f} min left, {tally}", end="", flush=True)
     print(f"\n{tally}")
+    hand_over_tally("endurance", tally)
     assert (tally.failed, tally.wrong) == ([], [])
     return samples
 

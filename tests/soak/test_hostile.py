@@ -21,6 +21,7 @@ from tests.hostile.fuzz import mutant
 from tests.hostile.judge import TELLS
 from tests.processes import replicas
 from tests.soak.conftest import STAGES, Start
+from tests.soak.figures import hand_over
 from tests.soak.load import OPTIONS, PATIENT, QUESTION, Asked, ask, known
 from tests.soak.test_endurance import GROWTH, SLACK_BYTES, Samples, growth
 
@@ -62,9 +63,12 @@ def test_hostile_files_are_refused_and_ordinary_ones_answered(start: Start) -> N
     before = {stage: replicas(stage) for stage in STAGES}
     verdict, samples = asyncio.run(_feed(url))
     print(f"\n{INPUTS} inputs: {dict(verdict.ends)}; {verdict.ordinary} ordinary questions answered in between")
+    hand_over("inputs", hostile_inputs=verdict.ends.total(), hostile_complaints=len(verdict.complaints))
+    hand_over("questions", hostile_ordinary_right=verdict.ordinary)
     for name, values in samples.bytes.items():
         first, last = growth(values)
         print(f"  {name}: {first / 1e6:.1f} -> {last / 1e6:.1f} MB ({last / first - 1:+.2%})")
+        hand_over("share", **{f"hostile_growth_{name}": last / first - 1})
         assert last <= first * (1 + GROWTH) + SLACK_BYTES, name
     assert verdict.complaints == []
     assert {stage: replicas(stage) for stage in STAGES} == before, "a replica died"

@@ -17,6 +17,7 @@ from dsr_client import AsyncClient
 
 from tests.deploy.manifests import ROOT
 from tests.soak import hosts as machines
+from tests.soak.figures import hand_over, hand_over_tally
 from tests.soak.hosts import SHARED, Cluster, Host, hosts, resources, until
 from tests.soak.load import OPTIONS, PATIENT, Tally, asking, known
 
@@ -39,6 +40,7 @@ def test_stages_on_three_hosts_answer_change_and_bear_the_loss_of_one(tmp_path: 
         whole = {stage: [edge.address] for stage in EDGE}
         whole |= {stage: [left.address, right.address] for stage in MODEL}
         seconds = until(lambda: cluster.placed() == whole, "every stage on its hosts", LONGEST)
+        hand_over("s", hosts_placed=seconds)
         print(f"\nplaced after {seconds:.0f} s: {whole}")
         asyncio.run(_under_load(cluster, edge, left, right, whole))
 
@@ -62,9 +64,10 @@ def _arguments(encoders: int = 2) -> dict[str, Any]:
 
 
 async def _under_load(cluster: Cluster, edge: Host, left: Host, right: Host, whole: dict[str, list[str]]) -> None:
-    async def settled(ready: Callable[[], bool], what: str) -> None:
+    async def settled(ready: Callable[[], bool], what: str) -> float:
         seconds = await asyncio.to_thread(until, ready, what, LONGEST)
         print(f"{what}: after {seconds:.0f} s; {tally}", flush=True)
+        return seconds
 
     tally = Tally()
     async with AsyncClient(f"http://{edge.address}:8000", retries=PATIENT, timeout=300) as client:
@@ -77,14 +80,18 @@ async def _under_load(cluster: Cluster, edge: Host, left: Host, right: Host, who
             cluster.deploy(_arguments(encoders=2))
             await settled(lambda: cluster.placed() == whole, "one encoder more")
             await asyncio.to_thread(right.lose_power)
-            await settled(lambda: cluster.nodes() == {edge.address, left.address}, "Ray knows that a host is gone")
+            known_gone = await settled(
+                lambda: cluster.nodes() == {edge.address, left.address}, "Ray knows that a host is gone"
+            )
             await settled(lambda: cluster.hosts() == {edge.address, left.address}, "so does Serve")
             await asyncio.sleep(15)
             print(f"on two hosts: {tally}", flush=True)
             right.come_back()
             await asyncio.to_thread(_join, right, edge)
-            await settled(lambda: cluster.placed() == whole, "all replicas are back")
+            back = await settled(lambda: cluster.placed() == whole, "all replicas are back")
             await asyncio.sleep(10)
     print(f"in the end: {tally}")
+    hand_over("s", hosts_known_gone=known_gone, hosts_back=back)
+    hand_over_tally("hosts", tally)
     assert (tally.failed, tally.wrong) == ([], [])
     assert len(tally.seconds) > 50

@@ -20,6 +20,7 @@ from models.config import ModelConfig
 from tests.bench.service import unseen
 from tests.clips import make_clip
 from tests.soak.conftest import Start
+from tests.soak.figures import hand_over
 from tests.soak.load import OPTIONS, QUESTION
 from training.embedded import make
 
@@ -83,6 +84,9 @@ async def _overload(url: str) -> None:
     late = sorted(seen.seconds)[int(0.99 * (len(seen.seconds) - 1))]
     print(f"\npeak {peak:.2f}/s; at {TIMES} times that for {SECONDS:.0f} s: {during:.2f}/s ({during / peak:.0%})")
     print(f"  statuses {dict(seen.statuses)}; 99 % of the answers within {late:.1f} s")
+    hand_over("share", overload_goodput=during / peak)
+    hand_over("requests", overload_refused=seen.statuses[429], overload_rude=len(seen.rude))
+    hand_over("s", overload_p99=late)
     assert seen.rude == []
     assert during >= 0.9 * peak
     assert late <= 3 * WAIT_SECONDS

@@ -11,6 +11,7 @@ from dsr_client import AsyncClient
 
 from tests.processes import replicas
 from tests.soak.conftest import STAGES, Start
+from tests.soak.figures import hand_over_tally
 from tests.soak.load import OPTIONS, PATIENT, asking, known
 
 pytestmark = pytest.mark.soak
@@ -31,6 +32,7 @@ async def _redeploy(url: str, root: Path) -> None:
             await asyncio.to_thread(_until_gone, before)
             await asyncio.sleep(2)
     print(f"\nevery replica replaced: {tally}")
+    hand_over_tally("redeploy", tally)
     assert (tally.failed, tally.wrong) == ([], [])
     assert tally.seconds
 
