@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.monitoring.dashboard import dashboard
+from deploy.monitoring.dashboard import ROWS, dashboard
 from serve import metrics
 from serve.admission.gate import Capacity, Gate
 from serve.cache import CacheStats
@@ -22,6 +22,7 @@ from tests.deploy.monitoring import DASHBOARD, NAME, panels, rule_file, rules
 def exported() -> set[str]:
     """The names of every sample that /metrics can have."""
     metrics.watch(Gate(Capacity(1, 1, 1, 1)))
+    metrics.watch(Gate(Capacity(1, 1, 1, 1)), metrics.RECONSTRUCTIONS)
     metrics.observe_request("/r", 200, 0.1, code="c")
     for metric in (metrics.STAGE_SECONDS, metrics.CACHE_RESULTS, metrics.TOKENS):
         metric.labels(*("x" for _ in metric._labelnames))
@@ -35,6 +36,17 @@ def test_every_name_that_is_asked_for_is_exported() -> None:
     asked |= {name for queries in panels().values() for query in queries for name in NAME.findall(query)}
     assert len(asked) > 15
     assert asked - exported() == set()
+
+
+def test_no_panel_hides_another_of_its_title() -> None:
+    assert len(panels()) == sum(len(row) for _, row in ROWS)
+
+
+def test_alerts_know_every_route_that_takes_a_video() -> None:
+    [alert] = [rule for rule in rules() if rule.get("alert") == "DsrUndecodable"]
+    [named] = re.findall(r'route=~"([^"]+)"', alert["expr"])
+    for route in ("/v1/answers", "/v1/chat/completions", "/v1/videos", "/v1/reconstructions"):
+        assert re.fullmatch(named, route), route
 
 
 def test_the_dashboard_is_the_one_that_its_maker_makes() -> None:
