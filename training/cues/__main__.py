@@ -20,7 +20,7 @@ import torch
 
 from models.errors import CheckpointError
 from training.cues import record
-from training.cues.ask import QUESTIONS, Made, ask
+from training.cues.ask import Made, ask
 from training.cues.extract import extract_all, videos
 from training.cues.keep import TABLE, Table
 from training.cues.loading import KINDS, Choice
@@ -67,7 +67,7 @@ def _extract(given: argparse.Namespace, settings: Settings) -> dict[str, str]:
     return errors
 
 
-def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settings) -> Made:
+def _ask(given: argparse.Namespace, found: list[record.CuesRecord], settings: Settings) -> Made:
     table = Table.load(given.noise_table)
     made = ask(
         found,
@@ -78,7 +78,7 @@ def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settin
         given.seed,
         given.least,
     )
-    _say(f"{made.questions} questions in {given.out / QUESTIONS}")
+    _say(f"{made.questions} questions in {given.out / record.QUESTIONS}")
     _say(f"asked of so many videos: {', '.join(f'{type_} {count}' for type_, count in made.kept.items())}")
     if made.report is None:
         _say("no audit: questions about at least two videos are needed")
@@ -89,7 +89,7 @@ def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settin
     return made
 
 
-def _summary(found: list[record.Record], errors: dict[str, str]) -> str:
+def _summary(found: list[record.CuesRecord], errors: dict[str, str]) -> str:
     reasons = Counter(reason.split(":")[0] for one in found for reason in one.reasons)
     lines = [f"{len(found)} records, {sum(one.usable for one in found)} of them usable"]
     lines += [f"  left out: {reason} ({count})" for reason, count in reasons.most_common()]

@@ -25,7 +25,7 @@ LEVEL = 0.05  # weight of "cameras are held upright" beside "their x axis is lev
 
 
 @dataclass(frozen=True)
-class Noise:
+class PathNoise:
     """What a video's own paths show of their noise before smoothing, standard deviations.
 
     `turn` degrees and `move` units of the camera; `centre` units, and `front` degrees, each of the median thing;
@@ -47,7 +47,7 @@ class Aggregated:
     multiplied by; `travel` [N]: how far each thing gets from where it starts; `noises` [N] of the centres."""
 
     cues: Cues
-    noise: Noise
+    noise: PathNoise
     scale: float
     outliers: list[int]
     bandwidths: list[float]
@@ -88,7 +88,7 @@ def aggregate(video: str, measured: Measured, settings: Settings) -> Aggregated:
         tracks.append(Track(name, path.path, measured.boxes[number], known, confidence, forward))
     width, height = (int(side) for side in measured.size)
     noises = np.array([path.noise for path in paths])
-    noise = Noise(np.degrees(turn), move, _middle(noises), _middle(np.array(turned)))
+    noise = PathNoise(np.degrees(turn), move, _middle(noises), _middle(np.array(turned)))
     return Aggregated(
         cues=Cues.of(video, measured.times, poses, (width, height), *tracks),
         noise=noise,

@@ -15,12 +15,10 @@ from random import Random
 from typing import Any
 
 from training.cues.keep import Table
-from training.cues.record import Record
+from training.cues.record import AUDIT, QUESTIONS, CuesRecord
 from training.questions import records
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.engine import Plan, generate
-
-QUESTIONS, AUDIT = "questions.json", "audit"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Made:
 
 
 def ask(
-    found: Sequence[Record],
+    found: Sequence[CuesRecord],
     out: Path,
     table: Table,
     most_changed: float,
@@ -72,8 +70,8 @@ def ask(
     _write(out / QUESTIONS, asked)
     report = audit(asked, least=least) if len({record.videoID for record in asked}) > 1 else None
     if report is not None:
-        (out / f"{AUDIT}.json").write_text(report.as_json(), encoding="utf-8")
-        (out / f"{AUDIT}.md").write_text(report.as_markdown(), encoding="utf-8")
+        (out / AUDIT).write_text(report.as_json(), encoding="utf-8")
+        (out / AUDIT).with_suffix(".md").write_text(report.as_markdown(), encoding="utf-8")
     made = Made(len(asked), left_out, kept, dropped, report)
     (out / f"{QUESTIONS}.facts").write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
     return made

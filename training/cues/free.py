@@ -29,7 +29,7 @@ from training.questions import records
 from training.questions.cues import Cues, Track
 from training.questions.viewpoints import camera_axes
 
-TYPE, FILE = "non_temp", "free.json"
+TYPE = "non_temp"
 MOMENTS = 8  # of a path that the model is told: enough for its shape
 LONGEST_QUESTION, LONGEST_OPTION = 300, 200  # characters
 RULES = (
@@ -130,9 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=given.language_model.rstrip("/") + "/", headers=headers, timeout=120) as client:
         made, errors = write_all(usable, client, given.model, Random(given.seed))
-    records.write(given.records / FILE, made)
+    records.write(given.records / record.FREE, made)
     sys.stderr.write("".join(f"free: {error}\n" for error in errors))
-    sys.stderr.write(f"{len(made)} questions in {given.records / FILE}\n")
+    sys.stderr.write(f"{len(made)} questions in {given.records / record.FREE}\n")
     return 1 if errors else 0
 
 

@@ -70,7 +70,7 @@ CURVES = {"turn": "turn", "move": "move", "centre": "depth", "front": "front"}
 @dataclass
 class Tally:
     """Of one level: by type how many answers are the `same`, `changed`, or `lost`: no longer to be had. `shown`: what
-    each scene's paths show of the noise, by the fields of `aggregate.Noise`."""
+    each scene's paths show of the noise, by the fields of `PathNoise`."""
 
     same: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)

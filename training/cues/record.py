@@ -16,23 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.cues.aggregate import Aggregated, Noise
+from training.cues.aggregate import Aggregated, PathNoise
 from training.cues.measure import Measured
 from training.questions.cues import Cues, Track
 
-CONFIG, ERRORS = "config.json", "errors.json"
-TAKEN = frozenset({"config", "errors", "questions", "audit"})
+CONFIG, ERRORS, QUESTIONS, AUDIT, FREE = "config.json", "errors.json", "questions.json", "audit.json", "free.json"
+TAKEN = frozenset(Path(name).stem for name in (CONFIG, ERRORS, QUESTIONS, AUDIT, FREE))
 """Names that no video may have: files of these names lie beside the records."""
 VERSION = 1  # of the files
 
 
 @dataclass(frozen=True)
-class Record:
+class CuesRecord:
     """`reasons`: why the video is not used, empty when it is. `noise`: what its paths show; `facts`: the JSON."""
 
     cues: Cues
     reasons: tuple[str, ...]
-    noise: Noise
+    noise: PathNoise
     facts: Mapping[str, Any]
 
     @property
@@ -76,7 +76,7 @@ def write(
     os.replace(_unfinished(text), text)
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> CuesRecord:
     """From its JSON file. ValueError when it is none, or when its arrays are not those that it was written with."""
     facts = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(facts, dict) or facts.get("version") != VERSION:
@@ -93,10 +93,10 @@ def read(path: Path) -> Record:
             tracks.append(Track(track["name"], **own, forward=forward))
         width, height = facts["size"]
         cues = Cues(facts["video"], arrays["times"], arrays["camera_to_world"], (width, height), tuple(tracks))
-    return Record(cues, tuple(facts["reasons"]), Noise(**facts["noise"]), facts)
+    return CuesRecord(cues, tuple(facts["reasons"]), PathNoise(**facts["noise"]), facts)
 
 
-def read_all(out: Path) -> Iterator[Record]:
+def read_all(out: Path) -> Iterator[CuesRecord]:
     """In the order of their names."""
     for path in sorted(out.glob("*.json")):
         if path.with_suffix(".npz").is_file():

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.cues.record import read as read_record
 from training.data.sets import find
 from training.questions.cues import Cues
 from training.questions.records import Record
@@ -30,10 +31,11 @@ KNOWN = "set.json"
 def write(records: Sequence[Record], videos: Path, cues: Path, out: Path, title: str) -> list[str]:
     """Makes the folder `out`; decisions that are in it stay. Returns what is missing, a line for each video.
 
-    A video's cues are `cues/NAME.json` as scenes write them. Without cues a clip is shown without boxes and paths.
+    A video's cues are `cues/NAME.json`, a record of `training.cues` or what scenes write. Without cues a clip is shown
+    without boxes and paths.
 
     Raises:
-        ValueError: no question has a video.
+        ValueError: no question has a video, or a file of cues is none.
     """
     (out / CLIPS).mkdir(parents=True, exist_ok=True)
     clips: dict[str, Any] = {}
@@ -46,7 +48,7 @@ def write(records: Sequence[Record], videos: Path, cues: Path, out: Path, title:
             continue
         told = cues / f"{Path(name).stem}.json"
         if told.is_file() and told.resolve().is_relative_to(cues.resolve()):
-            known[name] = read_cues(told)
+            known[name] = _cues(told)
         else:
             missing.append(f"{name}: there are no cues")
         # A name of our own: one from the data could be any address.
@@ -67,6 +69,14 @@ def known_ids(folder: Path) -> frozenset[str]:
         return frozenset(json.loads((folder / KNOWN).read_text(encoding="utf-8"))["ids"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} has no page of questions ({error})") from None
+
+
+def _cues(path: Path) -> Cues:
+    """Arrays lie beside the records of `training.cues`; those of rendered scenes are in the file itself."""
+    try:
+        return read_record(path).cues if path.with_suffix(".npz").is_file() else read_cues(path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no cues ({type(error).__name__}: {error})") from None
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:

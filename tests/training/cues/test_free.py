@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from training.cues import free
+from training.cues import free, record
 from training.questions import records
 from training.questions.cues import Cues, Track
 
@@ -110,5 +110,5 @@ def test_a_folder_without_usable_records_is_said_to_be_one(tmp_path: Path, capsy
 def test_what_is_written_can_be_read_as_any_question_set(tmp_path: Path) -> None:
     client, _ = model(answer())
     made, _ = free.write_all([cues()], client, "m", Random(0))
-    records.write(tmp_path / free.FILE, made)
-    assert records.read(tmp_path / free.FILE) == made
+    records.write(tmp_path / record.FREE, made)
+    assert records.read(tmp_path / record.FREE) == made
