@@ -18,9 +18,9 @@ import numpy as np
 from models.errors import OutOfLimits
 from models.video import Clip, Sampling, VideoFacts, fit, probe, read
 from training.questions.records import Extras, Record
+from training.questions.templates import FORETELLING
 from training.scenes.clips import encode
 
-PREDICTION = "dir_pred"
 LAST_VISIBLE, FRAMES = 29, 32  # of the frames of a public video, which state no more: the last two are foretold
 HALF_TENTH = 0.05 + 1e-6  # seconds: questions print times to a tenth
 LARGEST = 1280 * 720  # pixels of a frame in a file made here: more than any model looks at
@@ -40,7 +40,7 @@ def visible(record: Record, frames: int, seconds: float, patch: int = 2) -> int:
 
     OutOfLimits when nothing is left.
     """
-    if not record.type.endswith(PREDICTION):
+    if not record.type.endswith(FORETELLING):
         return frames
     if record.extras is None:
         count = floor((frames - 1) * LAST_VISIBLE / (FRAMES - 1) + 1e-9) + 1

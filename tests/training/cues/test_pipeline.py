@@ -16,7 +16,7 @@ from training.cues.noise import again, questions_of
 from training.cues.oracle import Noise, Truth, scaled
 from training.questions.candidates import Candidate
 from training.questions.cues import FloatArray, Track
-from training.questions.verbalise import VERBALISERS
+from training.questions.templates import KINDS
 from training.questions.viewpoints import bodies
 
 
@@ -33,7 +33,7 @@ def steady(asked: Candidate) -> bool:
     random = np.random.default_rng(0)
     shaken = [asked.values + 1e-6 * random.uniform(-1, 1, asked.values.shape) for _ in range(8)]
     lengths = asked.ask.kind in ("dis", "spd", "spd_comp")
-    say = VERBALISERS[asked.ask.kind]
+    say = KINDS[asked.ask.kind].say
     return all(say(np.abs(values) if lengths else values) == asked.statements for values in shaken)
 
 
