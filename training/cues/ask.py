@@ -6,7 +6,6 @@ Each type is asked of the videos that are good enough for it (`training.cues.kee
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from training.cues.record import AUDIT, QUESTIONS, CuesRecord
 from training.questions import records
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.engine import Plan, generate
+from training.whole import replacing
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def ask(
             share = max(1, round(plan.per_scene / len(plan.types)))
             asked += generate(own, random, replace(plan, per_scene=share, types=(type_,)), dropped)
     asked = random.sample(asked, len(asked))
-    _write(out / QUESTIONS, asked)
+    with replacing(out / QUESTIONS) as unfinished:
+        records.write(unfinished, asked)
     report = audit(asked, least=least) if len({record.videoID for record in asked}) > 1 else None
     if report is not None:
         (out / AUDIT).write_text(report.as_json(), encoding="utf-8")
@@ -75,9 +76,3 @@ def ask(
     made = Made(len(asked), left_out, kept, dropped, report)
     (out / f"{QUESTIONS}.facts").write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
     return made
-
-
-def _write(path: Path, asked: Sequence[records.Record]) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    records.write(unfinished, asked)
-    os.replace(unfinished, path)

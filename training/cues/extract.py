@@ -71,10 +71,8 @@ def extract_all(paths: Sequence[Path], out: Path, make: Make, settings: Settings
     """Yields every video of `paths` once, those that are complete already first.
 
     With one worker all is done in this process; with more, by as many tasks of Ray. The folder is made, and belongs to
-    these settings and estimators: ValueError when it has others' records, or when there are fewer than one worker.
+    these settings and estimators: ValueError when it has others' records.
     """
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
     out.mkdir(parents=True, exist_ok=True)
     record.check_settings(out, settings.as_json())
     left = [path for path in paths if not record.complete(out, path.stem)]

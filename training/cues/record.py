@@ -5,9 +5,7 @@ The JSON file is written last and both appear under their names at once: a recor
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.checkpoint import sha256
 from training.cues.aggregate import Aggregated, PathNoise
 from training.cues.measure import Measured
 from training.questions.cues import Cues, Track
+from training.whole import replacing
 
 CONFIG, ERRORS, QUESTIONS, AUDIT, FREE = "config.json", "errors.json", "questions.json", "audit.json", "free.json"
 TAKEN = frozenset(Path(name).stem for name in (CONFIG, ERRORS, QUESTIONS, AUDIT, FREE))
@@ -55,10 +55,10 @@ def write(
         own = {name: getattr(track, name) for name in ("centres", "boxes", "visible", "confidence", "forward")}
         arrays |= {f"tracks.{number}.{name}": array for name, array in own.items() if array is not None}
     data, text = out / f"{cues.video}.npz", out / f"{cues.video}.json"
-    with _unfinished(data).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    digest = hashlib.sha256(_unfinished(data).read_bytes()).hexdigest()
-    os.replace(_unfinished(data), data)
+    with replacing(data) as unfinished:
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        digest = sha256(unfinished)
     facts = {
         "version": VERSION,
         "video": cues.video,
@@ -72,8 +72,8 @@ def write(
         "arrays_sha256": digest,
         "provenance": dict(provenance),
     }
-    _unfinished(text).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(_unfinished(text), text)
+    with replacing(text) as unfinished:
+        unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> CuesRecord:
@@ -82,7 +82,7 @@ def read(path: Path) -> CuesRecord:
     if not isinstance(facts, dict) or facts.get("version") != VERSION:
         raise ValueError(f"{path.name} is no record of version {VERSION}")
     data = path.with_suffix(".npz")
-    found = hashlib.sha256(data.read_bytes()).hexdigest()
+    found = sha256(data)
     if found != facts["arrays_sha256"]:
         raise ValueError(f"{data.name} is damaged: its sha256 is {found}, {path.name} states {facts['arrays_sha256']}")
     with np.load(data, allow_pickle=False) as arrays:
@@ -108,8 +108,8 @@ def keep_config(out: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     path = out / CONFIG
     if not path.is_file():
-        _unfinished(path).write_text(text, encoding="utf-8")
-        os.replace(_unfinished(path), path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{out} has records of other settings or estimators: see {path.name}; take another --out")
 
@@ -138,8 +138,3 @@ def _told(track: Track) -> dict[str, Any]:
         "visible_frames": int(track.visible.sum()),
         "confidence": round(float(track.confidence.mean()), 4),
     }
-
-
-def _unfinished(path: Path) -> Path:
-    """One writer per video: the name of its process keeps those of two runs apart."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from training.arguments import positive
 from training.data.card import Card
 from training.data.duplicates import duplicates
+from training.data.formats import record_of, rows_of
 from training.data.groups import without
-from training.data.sets import record_of, rows_of
 from training.data.splits import capped, relettered, shared_groups, split
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.records import Record, as_json, write
@@ -139,10 +140,10 @@ def _parser() -> argparse.ArgumentParser:
         "--facts", type=Path, help="JSON object with more thresholds for the card, such as a detector's"
     )
     parser.add_argument("--benchmark", type=_share, default=0.1, metavar="SHARE", help="of the questions; default 0.1")
-    parser.add_argument("--per-type", type=int, help="at most this many of each type and part; default: the median")
+    parser.add_argument("--per-type", type=positive, help="at most so many of a type in a part; default: the median")
     parser.add_argument("--seed", type=int, default=0, help="of the split by video")
     parser.add_argument(
-        "--least", type=int, default=LEAST_ITEMS, help="fewest questions on which a blind row is judged"
+        "--least", type=positive, default=LEAST_ITEMS, help="fewest questions on which a blind row is judged"
     )
     parser.add_argument("--date", default=f"{datetime.now(UTC):%Y-%m-%d}", help="for the card; default: today")
     parser.add_argument("--commit", help="for the card; default: that of this checkout")

@@ -7,7 +7,6 @@ get. One rule for all: a token shows two frames, so that an odd last visible fra
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import floor
@@ -20,6 +19,7 @@ from models.video import Clip, Sampling, VideoFacts, fit, probe, read
 from training.questions.records import Extras, Record
 from training.questions.templates import FORETELLING
 from training.scenes.clips import encode
+from training.whole import replacing
 
 LAST_VISIBLE, FRAMES = 29, 32  # of the frames of a public video, which state no more: the last two are foretold
 HALF_TENTH = 0.05 + 1e-6  # seconds: questions print times to a tenth
@@ -132,6 +132,5 @@ def _interval(facts: VideoFacts, count: int) -> int:
 
 def _write(path: Path, frames: np.ndarray, interval: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    encode(unfinished, frames, np.arange(len(frames)) * interval / 1000)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        encode(unfinished, frames, np.arange(len(frames)) * interval / 1000)

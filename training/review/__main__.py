@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.arguments import positive
 from training.questions.records import Record, read, write
 from training.review import decisions, page
 from training.review.server import ReviewServer
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder with NAME.json of each video; default: that of the videos",
     )
     make.add_argument("--out", type=Path, required=True, help="the folder to make")
-    make.add_argument("--items", type=_positive, help="at most this many questions, evenly from all")
+    make.add_argument("--items", type=positive, help="at most this many questions, evenly from all")
     serve = commands.add_parser("serve", help="the page on this machine, decisions saved as they are made")
     serve.set_defaults(run=_serve)
     serve.add_argument("folder", type=Path, help="what `page` has made")
@@ -97,13 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--undecided", choices=["keep", "drop"], default="keep", help="what nobody has decided")
     apply.add_argument("--alone", action="store_true", help="the three others of a dropped question's group stay")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; at least 1")
-    return value
 
 
 if __name__ == "__main__":

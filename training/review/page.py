@@ -22,6 +22,7 @@ from training.questions.cues import Cues
 from training.questions.records import Record
 from training.review.items import clip, items
 from training.scenes.clips import read_cues
+from training.whole import replacing
 
 FILE = "index.html"
 CLIPS = "clips"
@@ -52,14 +53,17 @@ def write(records: Sequence[Record], videos: Path, cues: Path, out: Path, title:
         else:
             missing.append(f"{name}: there are no cues")
         # A name of our own: one from the data could be any address.
-        file = f"{CLIPS}/{number}{video.suffix.lower()}"
-        _place(video, out / file)
-        clips[name] = clip(file, known.get(name))
+        address = f"{CLIPS}/{number}{video.suffix.lower()}"
+        _place(video, out / address)
+        clips[name] = clip(address, known.get(name))
     shown = items((record for record in records if record.videoID in clips), known)
     if not shown:
         raise ValueError(f"no question has a video in {videos}")
-    _write(out / FILE, _page(title, {"title": title, "items": shown, "clips": clips}))
-    _write(out / KNOWN, json.dumps({"title": title, "ids": [item["id"] for item in shown]}) + "\n")
+    page = _page(title, {"title": title, "items": shown, "clips": clips})
+    ids = json.dumps({"title": title, "ids": [item["id"] for item in shown]}) + "\n"
+    for file, text in ((FILE, page), (KNOWN, ids)):
+        with replacing(out / file) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     return missing
 
 
@@ -110,9 +114,3 @@ def _place(video: Path, where: Path) -> None:
         os.link(video.resolve(), where)
     except OSError:
         shutil.copyfile(video, where)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

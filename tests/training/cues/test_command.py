@@ -160,7 +160,6 @@ def test_damaged_arrays_are_found(out: Path, tmp_path: Path) -> None:
         (["--estimators", "oracle", "--set", "edges=1"], "edges is no setting"),
         (["--estimators", "oracle", "--set", "edge=wide"], "edge is 'wide'"),
         (["--estimators", "oracle", "--set", "nms=1.5"], "nms is 1.5"),
-        (["--estimators", "oracle", "--workers", "0"], "workers is 0"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_said(
@@ -184,6 +183,14 @@ def test_names_that_records_cannot_have_are_refused(tmp_path: Path, names: list[
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=message):
         extract.videos(tmp_path)
+
+
+def test_fewer_than_one_worker_are_refused(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would make nothing, and end as if all were well."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(clips), "--out", str(tmp_path / "out"), "--estimators", "oracle", "--workers", "0"])
+    assert ended.value.code == 2
+    assert "--workers: 0; at least 1" in capsys.readouterr().err
 
 
 def test_other_settings_are_told_also_when_nothing_is_left_to_make(
