@@ -6,7 +6,6 @@ their own tensors. A missing, unexpected or misshapen tensor is a `CheckpointErr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from models.config import EncoderConfig, ModelConfig
 from models.decoder import Decoder
 from models.encoder import ImageEncoder, encoder_of
 from models.errors import CheckpointError
-from models.layout import Files, Layout, opened, read_json, recognise
+from models.layout import Files, Layout, opened, read_json, recognise, sha256
 from models.pi3 import IGNORED_KEYS, Pi3, Pi3Config
 from models.selector import Selector
 from models.strict import filled, pretrained
@@ -151,11 +150,6 @@ def hashes(directory: Path) -> dict[str, str]:
     kinds = {".safetensors", ".json", ".txt", ".jinja"}
     files = sorted(p for p in directory.rglob("*") if p.suffix in kinds and p.name != "manifest.json")
     return {p.relative_to(directory).as_posix(): sha256(p) for p in files}
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_layout(location: str | Path) -> Layout:

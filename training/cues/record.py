@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.checkpoint import sha256
+from models.layout import sha256
 from training.cues.aggregate import Aggregated, PathNoise
 from training.cues.measure import Measured
 from training.questions.cues import Cues, Track

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import locate, sha256
+from models.checkpoint import locate
+from models.layout import sha256
 from models.strict import pretrained
 
 SUFFIXES = (".safetensors", ".bin", ".pt")

@@ -10,7 +10,6 @@ audit finds a leak, and with 2 when something is wrong.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from models.layout import sha256
 from training.arguments import positive
 from training.data.card import Card
 from training.data.duplicates import duplicates
@@ -70,7 +70,7 @@ def _make(given: argparse.Namespace, command: Sequence[str]) -> Card:
     facts = json.loads(given.facts.read_text(encoding="utf-8")) if given.facts else {}
     if not isinstance(facts, dict):
         raise ValueError(f"{given.facts} holds a {type(facts).__name__}, expected an object")
-    sources = [*given.source, *(f"{file.name}, sha256 {_digest(file)}" for file in given.questions)]
+    sources = [*given.source, *(f"{file.name}, sha256 {sha256(file)}" for file in given.questions)]
     card = Card(
         given.name, given.license, given.date, given.commit or _commit(), " ".join(command), parts, audits, sources,
         {why: count for why, count in taken.items() if count}, shared_groups(*parts.values()), moved, facts,
@@ -111,10 +111,6 @@ def _audited(records: Sequence[Record], least: int) -> Report | None:
     if len({record.videoID for record in records}) < 2:
         return None
     return audit(records, least=least)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _commit() -> str:

@@ -6,7 +6,6 @@ get. One rule for all: a token shows two frames, so that an odd last visible fra
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import floor
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import OutOfLimits
+from models.layout import sha256
 from models.video import Clip, Sampling, VideoFacts, fit, probe, read
 from training.questions.records import Extras, Record
 from training.questions.templates import FORETELLING
@@ -75,7 +75,7 @@ class Files:
     def __init__(self, folder: Path, frames: int, patch: int = 2) -> None:
         self.folder, self.frames, self.patch = folder, frames, patch
         self._facts = lru_cache(maxsize=None)(_facts)
-        self._digest = lru_cache(maxsize=None)(_digest)
+        self._digest = lru_cache(maxsize=None)(sha256)
 
     def of(self, path: Path, record: Record) -> View:
         """What may be seen of a record's video. InputError when it cannot be read or has too few frames."""
@@ -90,7 +90,7 @@ class Files:
         sampled = min(self.frames, facts.frames)
         if count >= sampled:
             return View(path, self.frames)
-        made = self.folder / f"{path.stem}-{self._digest(path)}-{count}-of-{self.frames}.mp4"
+        made = self.folder / f"{path.stem}-{self._digest(path)[:12]}-{count}-of-{self.frames}.mp4"
         if not made.exists():
             clip = read(path, _small(self.frames))
             _write(made, clip.frames[:count], _interval(facts, sampled))
@@ -113,11 +113,6 @@ def _facts(path: Path) -> VideoFacts:
     if facts.frames < 2:
         raise OutOfLimits(f"{path.name} has one frame; nothing moves in it", field="frames", value=1, limit=2)
     return facts
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _small(count: int) -> Sampling:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.cues.record import read as read_record
 from training.data.sets import find
 from training.questions.cues import Cues
 from training.questions.records import Record
@@ -78,7 +77,11 @@ def known_ids(folder: Path) -> frozenset[str]:
 def _cues(path: Path) -> Cues:
     """Arrays lie beside the records of `training.cues`; those of rendered scenes are in the file itself."""
     try:
-        return read_record(path).cues if path.with_suffix(".npz").is_file() else read_cues(path)
+        if not path.with_suffix(".npz").is_file():
+            return read_cues(path)
+        from training.cues.record import read  # and with it torch, which takes seconds
+
+        return read(path).cues
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no cues ({type(error).__name__}: {error})") from None
 
