@@ -6,31 +6,27 @@ their own tensors. A missing, unexpected or misshapen tensor is a `CheckpointErr
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.config import EncoderConfig, ModelConfig
 from models.decoder import Decoder
-from models.encoder import ImageEncoder
+from models.encoder import ImageEncoder, encoder_of
 from models.errors import CheckpointError
-from models.layout import Files, Layout, opened, read_json, recognise
+from models.layout import Files, Layout, opened, read_json, recognise, sha256
 from models.pi3 import IGNORED_KEYS, Pi3, Pi3Config
 from models.selector import Selector
+from models.strict import filled, pretrained
 
 Rules = Sequence[tuple[str, str]]
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Foreign key → ours, as (pattern, replacement); the first match counts. transformers 5 may put `model.` in front.
 RELEASED_ENCODER: Rules = [(r"^(?:model\.)?visual\.spatial_encoder\.", "")]
@@ -73,7 +69,7 @@ def load_encoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch
         files, rules = _stage_files(layout, "encoder.safetensors", RELEASED_ENCODER)
     if config is None:
         raise CheckpointError(f"{layout.path} has no encoder: a base model answers without geometry")
-    return _fill(lambda: ImageEncoder(config), _read(files, rules), f"{layout.path}: the encoder", device, dtype)
+    return filled(lambda: encoder_of(config), _read(files, rules), f"{layout.path}: the encoder", device, dtype)
 
 
 def load_selector(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Selector:
@@ -82,7 +78,7 @@ def load_selector(layout: Layout, device: str = "cpu", dtype: torch.dtype = torc
     if config is None:
         raise CheckpointError(f"{layout.path} has no selector: a base model answers without geometry")
     files, rules = _stage_files(layout, "selector.safetensors", RELEASED_SELECTOR)
-    return _fill(lambda: Selector(config), _read(files, rules), f"{layout.path}: the selector", device, dtype)
+    return filled(lambda: Selector(config), _read(files, rules), f"{layout.path}: the selector", device, dtype)
 
 
 def load_embeddings(layout: Layout) -> Tensor:
@@ -98,44 +94,22 @@ def load_embeddings(layout: Layout) -> Tensor:
 def load_decoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
     """Vision tower and language model, read by transformers from the decoder's directory."""
     tokens_per_second = layout.model.decoder.tokens_per_second
-    try:
-        with _quiet_transformers():
-            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                layout.decoder,
-                dtype=dtype,
-                output_loading_info=True,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,  # they are in the report
-            )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{layout.decoder} cannot be loaded: {error}") from error
     others = [*RELEASED_ENCODER, *RELEASED_SELECTOR] if layout.kind == "released" else []
-    unexpected = [k for k in report["unexpected_keys"] if not any(re.match(pattern, k) for pattern, _ in others)]
+
+    def of_another_stage(key: str) -> bool:
+        return any(re.match(pattern, key) for pattern, _ in others)
+
     where = f"{layout.decoder}: the decoder"
-    _refuse(where, missing=report["missing_keys"], unexpected=unexpected)
-    for key, found, wanted in sorted(report["mismatched_keys"]):
-        raise _misshapen(where, key, found, wanted)
+    model = pretrained(Qwen2_5_VLForConditionalGeneration, layout.decoder, dtype, where, of_another_stage)
     if model.generation_config.eos_token_id is None:
         raise CheckpointError(f"{layout.decoder} states no eos_token_id, so no answer would end")
     return Decoder(model.to(device), tokens_per_second).eval().requires_grad_(False)
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No table of unexpected keys in the log: `load_decoder` judges the same report and raises."""
-    reporter = logging.getLogger("transformers")
-    level = reporter.level
-    reporter.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        reporter.setLevel(level)
-
-
 def load_pi3(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Pi3:
     """The whole π³ from a directory with `model.safetensors`; of published size unless a config.json says otherwise."""
     config = _pi3_config(path)
-    return _fill(lambda: Pi3(config), _read(Files(path), EVERYTHING), f"{path}: π³", device, dtype)
+    return filled(lambda: Pi3(config), _read(Files(path), EVERYTHING), f"{path}: π³", device, dtype)
 
 
 def write(
@@ -176,11 +150,6 @@ def hashes(directory: Path) -> dict[str, str]:
     kinds = {".safetensors", ".json", ".txt", ".jinja"}
     files = sorted(p for p in directory.rglob("*") if p.suffix in kinds and p.name != "manifest.json")
     return {p.relative_to(directory).as_posix(): sha256(p) for p in files}
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_layout(location: str | Path) -> Layout:
@@ -229,28 +198,3 @@ def _read(files: Files, rules: Rules) -> dict[str, Tensor]:
         with opened(path) as file:
             tensors |= {ours: file.get_tensor(theirs) for theirs, ours in names.items() if ours not in IGNORED_KEYS}
     return tensors
-
-
-def _fill(
-    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], where: str, device: str, dtype: torch.dtype
-) -> ModuleT:
-    """A module of the right shape with exactly these tensors; nothing is allocated for weights that are replaced."""
-    with torch.device("meta"):
-        module = make()
-    wanted = module.state_dict()
-    _refuse(where, missing=wanted.keys() - tensors.keys(), unexpected=tensors.keys() - wanted.keys())
-    for key, tensor in tensors.items():
-        if tensor.shape != wanted[key].shape:
-            raise _misshapen(where, key, tensor.shape, wanted[key].shape)
-    module.load_state_dict(tensors, assign=True)
-    return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-
-
-def _misshapen(where: str, key: str, found: torch.Size, wanted: torch.Size) -> CheckpointError:
-    return CheckpointError(f"{where} has {key} of shape {tuple(found)}, expected {tuple(wanted)}")
-
-
-def _refuse(where: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    for what, keys in (("lacks", sorted(missing)), ("has unexpected", sorted(unexpected))):
-        if keys:
-            raise CheckpointError(f"{where} {what} {len(keys)} tensors: {', '.join(keys[:5])}{'…' * (len(keys) > 5)}")

@@ -110,6 +110,12 @@ class ImageEncoder(nn.Module):
         return self.norm(tokens[:, 1 + self.config.num_register_tokens :])
 
 
+def encoder_of(config: EncoderConfig) -> ImageEncoder:
+    """The encoder of a config: all but π³ itself, which has this one, make theirs here. Another architecture is a
+    subclass that is chosen by a field of its config."""
+    return ImageEncoder(config)
+
+
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches of a frame in pixels. ValueError when the patches do not tile it."""
     if height < patch_size or width < patch_size or height % patch_size or width % patch_size:

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from models.checkpoint import HUB_FILES, sha256
+from models.checkpoint import HUB_FILES
 from models.errors import CheckpointError
-from models.layout import read_json
+from models.layout import read_json, sha256
 
 STAMP = ".fetched"  # {"source": …}; not named *.json, all of which a manifest must state
 

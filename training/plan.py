@@ -20,7 +20,7 @@ from torch import nn
 
 from models.config import ModelConfig
 from models.decoder import Decoder
-from models.encoder import ImageEncoder
+from models.encoder import ImageEncoder, encoder_of
 from models.prompt import SpecialTokens
 from models.selector import Selector
 from training.loop.groups import grouped
@@ -57,7 +57,7 @@ def module_of(config: ModelConfig) -> tuple[DsrModel, ImageEncoder]:
         raise ValueError(f"{config.name} has no geometry")
     with torch.device("meta"):
         decoder = Decoder(random_decoder(config, SpecialTokens(*range(8))), config.decoder.tokens_per_second)
-        return DsrModel(decoder, Selector(config.selector)), ImageEncoder(config.encoder)
+        return DsrModel(decoder, Selector(config.selector)), encoder_of(config.encoder)
 
 
 def plan(config: ModelConfig, gpus: int, tokens: int = LONGEST) -> Plan:

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from models.config import ModelConfig
 from models.decoder import transformers_config
-from models.encoder import ImageEncoder
+from models.encoder import ImageEncoder, encoder_of
 from models.prompt import SpecialTokens
 from models.selector import Selector
 
@@ -36,7 +36,7 @@ def random_stages(
     torch.manual_seed(seed)
     with torch.device(device), _default(dtype):
         decoder = random_decoder(config, special)
-        encoder = ImageEncoder(config.encoder) if config.encoder else None
+        encoder = encoder_of(config.encoder) if config.encoder else None
         selector = Selector(config.selector) if config.selector else None
     return Stages(decoder, encoder, selector)
 

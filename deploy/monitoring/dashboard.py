@@ -6,26 +6,34 @@ import json
 import sys
 from typing import Any
 
-ANSWERS = 'route=~"/v1/(answers|chat/completions)"'
-# A row's title, and its panels: title, unit, (legend, query) …
-ROWS: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
+ANSWERS, SCENES = 'route=~"/v1/(answers|chat/completions)"', 'route="/v1/reconstructions"'
+Query = tuple[str, str]  # its legend, and PromQL
+Panel = tuple[str, str, list[Query]]  # title, unit, queries
+
+
+def _quantiles(route: str) -> list[Query]:
+    """Of the time from the first byte of a request to the last one of its answer."""
+    times = f"sum by (le) (rate(dsr_request_seconds_bucket{{{route}}}[5m]))"
+    return [(f"{100 * q:.0f} %", f"histogram_quantile({q}, {times})") for q in (0.5, 0.95, 0.99)]
+
+
+ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Users",
         [
             ("Requests", "reqps", [("{{status}}", "sum by (status) (rate(dsr_requests_total[1m]))")]),
-            (
-                "Answer time",
-                "s",
-                [
-                    (
-                        f"{100 * q:.0f} %",
-                        f"histogram_quantile({q}, sum by (le) (rate(dsr_request_seconds_bucket{{{ANSWERS}}}[5m])))",
-                    )
-                    for q in (0.5, 0.95, 0.99)
-                ],
-            ),
+            ("Answer time", "s", _quantiles(ANSWERS)),
             ("Refused or failed", "reqps", [("{{code}}", "sum by (code) (rate(dsr_rejects_total[5m]))")]),
             ("In the queue and at work", "short", [("{{state}}", "sum by (state) (dsr_admission_requests)")]),
+        ],
+    ),
+    (
+        "Reconstructions",
+        [
+            ("Requests", "reqps", [("{{status}}", f"sum by (status) (rate(dsr_requests_total{{{SCENES}}}[1m]))")]),
+            ("Time", "s", _quantiles(SCENES)),
+            ("In the queue and at work", "short", [("{{state}}", "sum by (state) (dsr_reconstruction_requests)")]),
+            ("Patches that wait or are at work", "short", [("", 'dsr_stage_work{stage="reconstructor"}')]),
         ],
     ),
     (
@@ -79,6 +87,7 @@ WIDTH, HEIGHT, COLUMNS = 6, 8, 4  # of 24 columns
 
 
 def dashboard() -> dict[str, Any]:
+    """As Grafana imports it: a row of panels for each of `ROWS`, all on the data source that its reader chooses."""
     panels: list[dict[str, Any]] = []
     y = 0
     for title, row in ROWS:
@@ -100,7 +109,7 @@ def dashboard() -> dict[str, Any]:
     }
 
 
-def _panel(number: int, name: str, unit: str, queries: list[tuple[str, str]], place: dict[str, int]) -> dict[str, Any]:
+def _panel(number: int, name: str, unit: str, queries: list[Query], place: dict[str, int]) -> dict[str, Any]:
     source = {"type": "prometheus", "uid": "${source}"}
     targets = [
         {"refId": chr(65 + at), "datasource": source, "expr": query, "legendFormat": legend}

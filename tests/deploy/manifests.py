@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy" / "kubernetes"
 EVERYTHING = Path(__file__).parent / "everything"  # multi-gpu and the components that no overlay has
 OVERLAYS = ("laptop", "single-gpu", "multi-gpu")
-STAGES = ("ingress", "frames", "encoder", "selector", "decoder")
+STAGES = ("ingress", "frames", "encoder", "selector", "decoder")  # that every deployment has
+RECONSTRUCTOR = "reconstructor"  # where the settings have one
 
 Document = dict[str, Any]
 
@@ -97,6 +98,11 @@ class Service:
     @cached_property
     def settings(self) -> Settings:
         return Settings.model_validate(self.args)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that the settings deploy."""
+        return (*STAGES, RECONSTRUCTOR) if self.settings.reconstructor else STAGES
 
     def stage(self, name: str) -> Stage:
         stage = getattr(self.settings, name)

@@ -27,6 +27,12 @@ def rules() -> list[dict[str, Any]]:
 
 
 def panels() -> dict[str, list[str]]:
-    """The queries of every panel, by its title."""
-    dashboard = json.loads(DASHBOARD.read_text())
-    return {p["title"]: [t["expr"] for t in p["targets"]] for p in dashboard["panels"] if p["type"] != "row"}
+    """The queries of every panel, by its row and its title."""
+    found: dict[str, list[str]] = {}
+    row = ""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
+        else:
+            found[f"{row}: {panel['title']}"] = [target["expr"] for target in panel["targets"]]
+    return found

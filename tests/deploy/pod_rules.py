@@ -96,6 +96,8 @@ def path_problems(ours: Service) -> Iterator[str]:
     if keys is None:
         yield "ingress.access.keys_file: without it the service answers to nobody"
     users = {settings.checkpoint: set(ours.templates)}
+    if settings.reconstructor is not None:  # where the application is built, too: on any node
+        users[settings.reconstructor.checkpoint] = set(ours.templates)
     if "://" not in settings.store.url:
         users[settings.store.url] = {ours.group_of("ingress"), ours.group_of("frames")}
     if keys is not None:

@@ -19,7 +19,17 @@ from ray.scripts.scripts import start
 from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
 from serve.settings import Settings
-from tests.deploy.manifests import ROOT, STAGES, Document, Service, container, custom_resources, quantity, service
+from tests.deploy.manifests import (
+    RECONSTRUCTOR,
+    ROOT,
+    STAGES,
+    Document,
+    Service,
+    container,
+    custom_resources,
+    quantity,
+    service,
+)
 from tests.deploy.operator_kinds import is_operators, operator_problems
 from tests.deploy.pod_rules import pod_problems
 
@@ -165,15 +175,18 @@ def builder_problems(import_path: str) -> Iterator[str]:
 
 
 def placement_problems(ours: Service) -> Iterator[str]:
-    """Every stage asks for the resource of its name, exactly one group has it, and has room for the replicas."""
-    known = {f"stage-{stage}" for stage in STAGES}
+    """Every stage asks for the resource of its name, exactly one group has it, and has room for the replicas.
+
+    The reconstructor's place is there before it is: it costs nothing until the settings have one.
+    """
+    known = {f"stage-{stage}" for stage in (*STAGES, RECONSTRUCTOR)}
     for name, group in ours.groups.items():
         for resource in custom_resources(group).keys() - known:
             yield f"group {name} has {resource!r}, which no stage asks for"
     if custom_resources(ours.head):
         yield "the head has a resource of a stage, and is to have no work"
     homes: dict[str, list[str]] = {}
-    for stage in STAGES:
+    for stage in ours.stages:
         if ours.stage(stage).resources.keys() != {f"stage-{stage}"}:
             yield f"{stage} asks for {dict(ours.stage(stage).resources)}, and must for stage-{stage} alone"
         found = [name for name, group in ours.groups.items() if f"stage-{stage}" in custom_resources(group)]
@@ -182,7 +195,10 @@ def placement_problems(ours: Service) -> Iterator[str]:
         else:
             homes.setdefault(found[0], []).append(stage)
     for name in ours.groups.keys() - homes.keys():
-        yield f"no stage lands on group {name}"
+        if name != RECONSTRUCTOR:
+            yield f"no stage lands on group {name}"
+        elif ours.groups[name]["replicas"] or ours.groups[name]["minReplicas"]:
+            yield f"group {name} has pods, and no stage for them"
     for name, stages in homes.items():
         yield from room_problems(ours, name, stages)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.capacity.__main__ import main
 from deploy.capacity.model import STAGES, Deployment, Load, Outcome, Simulation, Times, arrivals
 from deploy.capacity.plan import demand, plan
 
@@ -108,3 +109,30 @@ def test_the_command_prints_a_line_for_each_load(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["2/s", "200/s"]
     wrong = subprocess.run([*command, "--price", "decode=2"], capture_output=True, text=True)
     assert (wrong.returncode, "no such stage" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (("--price", "decoder"), "decoder: expected decoder=COST"),
+        (("--price", "decoder=dear"), "expected decoder=COST, a number"),
+        (("--price", "edge=1"), "no such stage"),
+        (("--times", "none.json"), "none.json holds no times"),
+        (("--times", "pyproject.toml"), "pyproject.toml holds no times"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_said(
+    argument: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--times", "deploy/capacity/h100-estimate.json", *argument])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_times_of_a_stage_that_there_is_not_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "times.json"
+    path.write_text('{"frame_clip": 1}')
+    with pytest.raises(SystemExit):
+        main(["--times", str(path)])
+    assert "frame_clip" in capsys.readouterr().err

@@ -11,8 +11,22 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve.settings import Settings
-from tests.deploy.manifests import EVERYTHING, OVERLAYS, ROOT, STAGES, container, of_kind, rendered, service
+from tests.deploy.manifests import (
+    EVERYTHING,
+    OVERLAYS,
+    RECONSTRUCTOR,
+    ROOT,
+    STAGES,
+    Document,
+    container,
+    custom_resources,
+    of_kind,
+    rendered,
+    service,
+)
 from tests.deploy.rules import problems
+
+NO_PODS = {"replicas": 0, "minReplicas": 0}
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, EVERYTHING.name])
@@ -57,10 +71,49 @@ def test_on_a_single_gpu_the_fractions_of_all_stages_make_one() -> None:
 
 def test_on_several_gpus_every_stage_has_its_group() -> None:
     ours = service(rendered("multi-gpu"))
-    assert [ours.group_of(stage) for stage in STAGES] == list(STAGES)
+    assert [ours.group_of(stage) for stage in (*STAGES, RECONSTRUCTOR)] == [*STAGES, RECONSTRUCTOR]
     gpus = {name: container(pod)["resources"]["limits"].get("nvidia.com/gpu") for name, pod in ours.templates.items()}
-    assert gpus == {"head": None, "ingress": None, "frames": None, "encoder": "1", "selector": "1", "decoder": "1"}
+    assert gpus == dict.fromkeys(("head", "ingress", "frames")) | dict.fromkeys((*STAGES[2:], RECONSTRUCTOR), "1")
     assert ours.cluster["gcsFaultToleranceOptions"]["redisAddress"] == "dsr-redis:6379"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_there_is_no_reconstructor_until_somebody_asks_for_one(overlay: str) -> None:
+    documents = rendered(overlay)
+    ours = service(documents)
+    assert ours.settings.reconstructor is None
+    assert f"stage-{RECONSTRUCTOR}" in custom_resources(ours.groups[ours.group_of(RECONSTRUCTOR)])
+    assert ours.groups.get(RECONSTRUCTOR, NO_PODS).items() >= NO_PODS.items()
+    assert not any("pi3" in json.dumps(document) for document in of_kind(documents, "Job"))
+
+
+def test_with_its_line_and_its_weights_the_reconstructor_breaks_no_rule() -> None:
+    documents = rendered(EVERYTHING.name)
+    switch_on(documents)
+    ours = service(documents)
+    assert ours.stages == (*STAGES, RECONSTRUCTOR)
+    assert ours.settings.reconstructor is not None
+    assert problems(documents) == []
+    fetched = {source["data"].get("DIRECTORY") for source in of_kind(documents, "ConfigMap")}
+    assert ours.settings.reconstructor.checkpoint in fetched
+    jobs = {job["metadata"]["name"]: job["spec"]["template"]["spec"] for job in of_kind(documents, "Job")}
+    named = {name: spec["containers"][0]["envFrom"][0]["configMapRef"]["name"] for name, spec in jobs.items()}
+    assert named == {"dsr-weights": "dsr-weights", "dsr-weights-pi3": "dsr-weights-pi3"}
+
+
+def test_a_reconstructor_on_a_pod_that_has_no_gpu_is_named() -> None:
+    documents = rendered("multi-gpu")
+    switch_on(documents)
+    limits = container(service(documents).templates[RECONSTRUCTOR])["resources"]["limits"]
+    del limits["nvidia.com/gpu"]
+    assert "group reconstructor: a replica needs 1.0 gpus, a pod has 0.0" in problems(documents)
+
+
+def switch_on(documents: list[Document]) -> None:
+    """As deploy/README.md says: the line without its sign."""
+    spec = service(documents).spec
+    assert "# reconstructor:" in spec["serveConfigV2"]
+    spec["serveConfigV2"] = spec["serveConfigV2"].replace("# reconstructor:", "reconstructor:")
 
 
 @pytest.mark.parametrize("overlay", ["single-gpu", "multi-gpu"])

@@ -71,6 +71,10 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "stage-encoder is on 2 groups",
     ),
     "a resource of the head": (lambda ours: param("resources", '"{\\"stage-frames\\": 1}"')(ours.head), "the head has"),
+    "pods of a reconstructor that is off": (
+        on_group("reconstructor", lambda group: group.update(replicas=1)),
+        "group reconstructor has pods, and no stage for them",
+    ),
     # arguments
     "an argument": (replaced("batch_patches", "batch_patch"), "args.encoder.batch_patch: Extra inputs"),
     "an argument's value": (replaced("dtype: bfloat16", "dtype: bf16"), "args.encoder.dtype: Input should be"),

@@ -11,9 +11,9 @@ import huggingface_hub
 import pytest
 
 from models import fetch as command
-from models.checkpoint import sha256
 from models.errors import CheckpointError
 from models.fetch import STAMP, fetch
+from models.layout import sha256
 from models.verify import verify
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 
 from models.errors import CheckpointError
+from training.arguments import positive
 from training.cues import record
-from training.cues.ask import QUESTIONS, Made, ask
+from training.cues.ask import Made, ask
 from training.cues.extract import extract_all, videos
 from training.cues.keep import TABLE, Table
 from training.cues.loading import KINDS, Choice
 from training.cues.settings import Settings
-from training.evaluate.progress import shown
+from training.progress import shown
 from training.questions.engine import Plan
 from training.questions.templates import TYPES
 
@@ -67,7 +68,7 @@ def _extract(given: argparse.Namespace, settings: Settings) -> dict[str, str]:
     return errors
 
 
-def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settings) -> Made:
+def _ask(given: argparse.Namespace, found: list[record.CuesRecord], settings: Settings) -> Made:
     table = Table.load(given.noise_table)
     made = ask(
         found,
@@ -78,7 +79,7 @@ def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settin
         given.seed,
         given.least,
     )
-    _say(f"{made.questions} questions in {given.out / QUESTIONS}")
+    _say(f"{made.questions} questions in {given.out / record.QUESTIONS}")
     _say(f"asked of so many videos: {', '.join(f'{type_} {count}' for type_, count in made.kept.items())}")
     if made.report is None:
         _say("no audit: questions about at least two videos are needed")
@@ -89,7 +90,7 @@ def _ask(given: argparse.Namespace, found: list[record.Record], settings: Settin
     return made
 
 
-def _summary(found: list[record.Record], errors: dict[str, str]) -> str:
+def _summary(found: list[record.CuesRecord], errors: dict[str, str]) -> str:
     reasons = Counter(reason.split(":")[0] for one in found for reason in one.reasons)
     lines = [f"{len(found)} records, {sum(one.usable for one in found)} of them usable"]
     lines += [f"  left out: {reason} ({count})" for reason, count in reasons.most_common()]
@@ -130,13 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="default", help="the language model's name")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of π³")
-    parser.add_argument("--workers", type=int, default=1, help="1: this process; more: so many tasks of Ray")
+    parser.add_argument("--workers", type=positive, default=1, help="1: this process; more: so many tasks of Ray")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a setting")
     parser.add_argument("--questions", action="store_true", help="then ask questions, and audit them")
-    parser.add_argument("--per-scene", type=int, default=24, help="questions of each video on average")
+    parser.add_argument("--per-scene", type=positive, default=24, help="questions of each video on average")
     parser.add_argument("--types", metavar="TYPE,TYPE", help="question types, all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the questions")
-    parser.add_argument("--least", type=int, default=2000, help="fewest questions for a verdict of the audit")
+    parser.add_argument("--least", type=positive, default=2000, help="fewest questions for a verdict of the audit")
     parser.add_argument("--noise-table", type=Path, default=TABLE, help="from `python -m training.cues.noise`")
     return parser
 

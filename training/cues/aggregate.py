@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.cues.measure import Measured
+from training.cues.rotations import level, quaternion_of, rotation_of
 from training.cues.settings import Settings
 from training.cues.smoothing import Smoothed, smoothed
 from training.questions.cues import BoolArray, Cues, FloatArray, Track
@@ -25,7 +26,7 @@ LEVEL = 0.05  # weight of "cameras are held upright" beside "their x axis is lev
 
 
 @dataclass(frozen=True)
-class Noise:
+class PathNoise:
     """What a video's own paths show of their noise before smoothing, standard deviations.
 
     `turn` degrees and `move` units of the camera; `centre` units, and `front` degrees, each of the median thing;
@@ -43,11 +44,12 @@ class Noise:
 
 @dataclass(frozen=True)
 class Aggregated:
-    """`outliers` [N]: frames of each thing that were thrown away; `bandwidths` [N] frames; `scale`: what lengths were
-    multiplied by; `travel` [N]: how far each thing gets from where it starts; `noises` [N] of the centres."""
+    """Things are in the order of the cues' tracks. `outliers` [N]: frames of each that were thrown away; `bandwidths`
+    [N] frames; `scale`: what lengths were multiplied by; `travel` [N]: how far each thing gets from where it starts;
+    `noises` [N] of the centres."""
 
     cues: Cues
-    noise: Noise
+    noise: PathNoise
     scale: float
     outliers: list[int]
     bandwidths: list[float]
@@ -87,8 +89,10 @@ def aggregate(video: str, measured: Measured, settings: Settings) -> Aggregated:
         name = str(measured.names[number])
         tracks.append(Track(name, path.path, measured.boxes[number], known, confidence, forward))
     width, height = (int(side) for side in measured.size)
+    order = sorted(range(len(tracks)), key=lambda number: tracks[number].name)  # that of the cues
+    paths = [paths[number] for number in order]
     noises = np.array([path.noise for path in paths])
-    noise = Noise(np.degrees(turn), move, _middle(noises), _middle(np.array(turned)))
+    noise = PathNoise(np.degrees(turn), move, _middle(noises), _middle(np.array(turned)))
     return Aggregated(
         cues=Cues.of(video, measured.times, poses, (width, height), *tracks),
         noise=noise,
@@ -124,18 +128,6 @@ def vertical(measured: Measured) -> FloatArray:
         return _unit(np.median(own[sure], axis=0))
     across, mean = measured.poses[:, :3, 0], _unit(-measured.poses[:, :3, 1].mean(axis=0))
     return _unit(np.linalg.solve(across.T @ across / len(across) + LEVEL * np.eye(3), LEVEL * mean))
-
-
-def level(up: FloatArray) -> FloatArray:
-    """[3, 3] the smallest rotation that makes `up` the z axis."""
-    axis = np.array([0.0, 0.0, 1.0])
-    if np.allclose(up, axis, atol=1e-12):
-        return np.eye(3)
-    if up[2] < -1 + 1e-9:
-        return np.diag([1.0, -1.0, -1.0])
-    cross = np.cross(up, axis)
-    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + up[2])
 
 
 def visible(measured: Measured, settings: Settings) -> BoolArray:
@@ -184,7 +176,7 @@ def _steady(poses: FloatArray, settings: Settings) -> tuple[FloatArray, float, f
     places = smoothed(
         poses[:, :3, 3], settings.bandwidths, settings.least_camera_move, settings.gap, spike, together=True
     )
-    turns = np.stack([_quaternion(rotation) for rotation in poses[:, :3, :3]])
+    turns = np.stack([quaternion_of(rotation) for rotation in poses[:, :3, :3]])
     for frame in range(1, len(turns)):
         turns[frame] *= np.sign(turns[frame] @ turns[frame - 1]) or 1.0
     # A quaternion has half the angle, and the noise of three axes in four numbers.
@@ -195,29 +187,8 @@ def _steady(poses: FloatArray, settings: Settings) -> tuple[FloatArray, float, f
     if np.isfinite(places.path).all():  # a long gap of outliers leaves the poses as they are
         steady[:, :3, 3] = places.path
     if (found.bandwidth or found.outliers.any()) and np.isfinite(found.path).all():
-        steady[:, :3, :3] = np.stack([_rotation(turn) for turn in found.path])
+        steady[:, :3, :3] = np.stack([rotation_of(turn) for turn in found.path])
     return steady, 2 * found.noise * float(np.sqrt(4 / 3)), places.noise
-
-
-def _quaternion(rotation: FloatArray) -> FloatArray:
-    """[3, 3] -> [4] w, x, y, z: the largest eigenvector of Bar-Itzhack's matrix, which has no special cases."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation
-    matrix = np.array([
-        [a + e + i, h - f, c - g, d - b],
-        [h - f, a - e - i, b + d, c + g],
-        [c - g, b + d, e - a - i, f + h],
-        [d - b, c + g, f + h, i - a - e],
-    ])  # fmt: skip
-    return np.linalg.eigh(matrix)[1][:, -1]
-
-
-def _rotation(quaternion: FloatArray) -> FloatArray:
-    w, x, y, z = quaternion / np.linalg.norm(quaternion)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
 
 
 def _travel(path: FloatArray) -> float:

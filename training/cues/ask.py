@@ -6,7 +6,6 @@ Each type is asked of the videos that are good enough for it (`training.cues.kee
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,11 @@ from random import Random
 from typing import Any
 
 from training.cues.keep import Table
-from training.cues.record import Record
+from training.cues.record import AUDIT, QUESTIONS, CuesRecord
 from training.questions import records
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.engine import Plan, generate
-
-QUESTIONS, AUDIT = "questions.json", "audit"
+from training.whole import replacing
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Made:
 
 
 def ask(
-    found: Sequence[Record],
+    found: Sequence[CuesRecord],
     out: Path,
     table: Table,
     most_changed: float,
@@ -69,17 +67,12 @@ def ask(
             share = max(1, round(plan.per_scene / len(plan.types)))
             asked += generate(own, random, replace(plan, per_scene=share, types=(type_,)), dropped)
     asked = random.sample(asked, len(asked))
-    _write(out / QUESTIONS, asked)
+    with replacing(out / QUESTIONS) as unfinished:
+        records.write(unfinished, asked)
     report = audit(asked, least=least) if len({record.videoID for record in asked}) > 1 else None
     if report is not None:
-        (out / f"{AUDIT}.json").write_text(report.as_json(), encoding="utf-8")
-        (out / f"{AUDIT}.md").write_text(report.as_markdown(), encoding="utf-8")
+        (out / AUDIT).write_text(report.as_json(), encoding="utf-8")
+        (out / AUDIT).with_suffix(".md").write_text(report.as_markdown(), encoding="utf-8")
     made = Made(len(asked), left_out, kept, dropped, report)
     (out / f"{QUESTIONS}.facts").write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
     return made
-
-
-def _write(path: Path, asked: Sequence[records.Record]) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    records.write(unfinished, asked)
-    os.replace(unfinished, path)

@@ -17,13 +17,14 @@ from collections.abc import Sequence
 import torch
 
 from models.pi3 import Pi3, Pi3Config
+from training.arguments import positive
 
 LEAST_FREE = 12.0  # GiB: weights are 4, and activations of 32 frames about as much again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.cues.cost", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--frames", type=positive, default=32)
     parser.add_argument("--size", default="140x84", metavar="WxH", help="pixels, multiples of 14")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,13 +23,15 @@ import httpx
 import numpy as np
 
 from training.cues import record
+from training.cues.language_model import LanguageModel, object_in
 from training.questions import records
 from training.questions.cues import Cues, Track
 from training.questions.viewpoints import camera_axes
 
-TYPE, FILE = "non_temp", "free.json"
+TYPE = "non_temp"
 MOMENTS = 8  # of a path that the model is told: enough for its shape
 LONGEST_QUESTION, LONGEST_OPTION = 300, 200  # characters
+MOST_TOKENS = 512
 RULES = (
     "Things moved in a video. You get their positions over time in metres-like units, seen from where the camera "
     "stood at the start: forward, left, up. Write one multiple-choice question about their motion in 3D, "
@@ -68,11 +68,7 @@ def told(cues: Cues) -> dict[str, Any]:
 
 def understood(text: str, cues: Cues, random: Random) -> records.Record:
     """The question with its options in a new order. ValueError says what is wrong with the answer."""
-    found = re.search(r"\{.*\}", text, re.S)
-    try:
-        data = json.loads(found[0] if found else "")
-    except json.JSONDecodeError:
-        raise ValueError(f"{cues.video}: the language model answered {text[:80]!r}, expected JSON") from None
+    data = object_in(text, cues.video)
     question, options, right = (data.get(name) for name in ("question", "options", "right"))
     if not isinstance(question, str) or not 0 < len(question.strip()) <= LONGEST_QUESTION:
         raise ValueError(f"{cues.video}: question must be a text of at most {LONGEST_QUESTION} characters")
@@ -90,26 +86,20 @@ def understood(text: str, cues: Cues, random: Random) -> records.Record:
     return records.Record(cues.video, question.strip(), tuple(options[place] for place in order), letter, TYPE)
 
 
-def write(cues: Cues, client: httpx.Client, model: str, random: Random) -> records.Record:
+def write(cues: Cues, model: LanguageModel, random: Random) -> records.Record:
     """ValueError when the answer is no question, or nothing is known of the video; httpx.HTTPError without one."""
     facts = told(cues)
     if not facts["things"]:
         raise ValueError(f"{cues.video}: nothing is known long enough to ask about")
-    messages = [{"role": "system", "content": RULES}, {"role": "user", "content": json.dumps(facts)}]
-    body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 512}
-    response = client.post("chat/completions", json=body)
-    response.raise_for_status()
-    return understood(str(response.json()["choices"][0]["message"]["content"]), cues, random)
+    return understood(model.ask(RULES, json.dumps(facts), MOST_TOKENS), cues, random)
 
 
-def write_all(
-    videos: Iterable[Cues], client: httpx.Client, model: str, random: Random
-) -> tuple[list[records.Record], list[str]]:
+def write_all(videos: Iterable[Cues], model: LanguageModel, random: Random) -> tuple[list[records.Record], list[str]]:
     """A question for each video, and what went wrong with the others."""
     made, errors = list[records.Record](), list[str]()
     for cues in videos:
         try:
-            made.append(write(cues, client, model, random))
+            made.append(write(cues, model, random))
         except (ValueError, httpx.HTTPError) as error:
             errors.append(str(error) if isinstance(error, ValueError) else f"{cues.video}: {error!r}")
     return made, errors
@@ -126,13 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not usable:
         sys.stderr.write(f"free: {given.records} has no usable record\n")
         return 2
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=given.language_model.rstrip("/") + "/", headers=headers, timeout=120) as client:
-        made, errors = write_all(usable, client, given.model, Random(given.seed))
-    records.write(given.records / FILE, made)
+    with LanguageModel.connect(given.language_model, given.model) as model:
+        made, errors = write_all(usable, model, Random(given.seed))
+    records.write(given.records / record.FREE, made)
     sys.stderr.write("".join(f"free: {error}\n" for error in errors))
-    sys.stderr.write(f"{len(made)} questions in {given.records / FILE}\n")
+    sys.stderr.write(f"{len(made)} questions in {given.records / record.FREE}\n")
     return 1 if errors else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from training.cues.estimators import Estimators, Namer
+from training.cues.language_model import LanguageModel
 from training.cues.names import Asked, Captioned, Listed
 
 KINDS = ("published", "oracle", "random")
@@ -46,7 +46,7 @@ class Choice:
             if self.captions is None:
                 raise ValueError("a language model is asked about captions: --captions is missing")
             url, model = self.language_model
-            return Asked.connect(url, model, self.captions, os.environ.get("OPENAI_API_KEY"))
+            return Asked.of(LanguageModel.connect(url, model), self.captions)
         return Listed() if self.captions is None else Captioned.load(self.captions)
 
     def _published(self) -> Estimators:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from models.scene import is_edge
 from training.cues.estimators import Boxes, Estimators, Footage, Geometry, Masks, Names, Orientations
 from training.cues.settings import Settings
 from training.questions.cues import BoolArray, FloatArray
@@ -61,12 +63,12 @@ def measure(footage: Footage, estimators: Estimators, settings: Settings) -> Mea
     names = estimators.namer(footage)
     geometry = estimators.geometer(footage)
     good = geometry.confidence > settings.valid_confidence
-    valid = good & ~depth_edges(geometry.points[..., 2], settings.edge)
+    z = geometry.points[..., 2]
+    valid = good & ~is_edge(torch.from_numpy(np.ascontiguousarray(z)), settings.edge).numpy()
     found, masks = follow(footage, estimators, names, settings)
     centres, points = _centres(geometry, masks.masks, good, valid, settings)
     agent = np.array([name in names.agents for name in found.names], bool)
     turned = _orientations(footage, estimators, masks.masks, centres, agent)
-    z = geometry.points[..., 2]
     height, width = footage.frames.shape[1:3]
     return Measured(
         times=footage.times,
@@ -90,17 +92,6 @@ def measure(footage: Footage, estimators: Estimators, settings: Settings) -> Mea
         up_axis=turned.up,
         sure=turned.confidence,
     )
-
-
-def depth_edges(z: NDArray[np.float32], share: float) -> BoolArray:
-    """[F, H, W] depths -> where max - min over 3 x 3 pixels is more than `share` of the depth in the middle."""
-    padded = np.pad(z, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = [padded[:, start : start + z.shape[1]] for start in range(3)]
-    most, least = np.maximum.reduce(rows), np.minimum.reduce(rows)
-    most = np.maximum.reduce([most[:, :, start : start + z.shape[2]] for start in range(3)])
-    least = np.minimum.reduce([least[:, :, start : start + z.shape[2]] for start in range(3)])
-    edges: BoolArray = (most - least) > share * z
-    return edges
 
 
 def follow(footage: Footage, estimators: Estimators, names: Names, settings: Settings) -> tuple[Boxes, Masks]:

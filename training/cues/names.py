@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from training.cues.estimators import Facts, Footage, Names
+from training.cues.language_model import LanguageModel, object_in
 
 AGENTS = (
     "person", "man", "woman", "child", "dog", "cat", "horse", "cow", "sheep", "bird", "elephant", "bear", "monkey",
@@ -28,6 +27,11 @@ OBJECTS = (
 )  # fmt: skip
 COMMON = Names(AGENTS, OBJECTS)
 LONGEST_NAME, MOST_NAMES = 40, 40
+RULES = (
+    'List what can be seen moving or standing in a video, as JSON {"agents": [...], "objects": [...]}. Agents '
+    "have a front: people, animals, vehicles. Nouns in the singular, one or two words each, no places."
+)
+MOST_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -84,44 +88,27 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Asked:
-    """A language model behind any OpenAI-compatible server, told the caption. Off unless it is asked for."""
+    """A language model, told the caption. Off unless it is asked for."""
 
     captions: Mapping[str, str]
-    model: str
-    client: httpx.Client
-    facts: Facts = field(default_factory=dict)
+    model: LanguageModel
+    facts: Facts
 
     @classmethod
-    def connect(cls, url: str, model: str, captions: Path, key: str | None = None, timeout: float = 60.0) -> Asked:
-        """`url` ends with `/v1`. ValueError when the captions are no texts."""
+    def of(cls, model: LanguageModel, captions: Path) -> Asked:
+        """ValueError when the captions are no texts."""
         data = json.loads(captions.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or not all(isinstance(text, str) for text in data.values()):
             raise ValueError(f"{captions.name} must be an object of captions to ask a language model about them")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        client = httpx.Client(base_url=url.rstrip("/") + "/", headers=headers, timeout=timeout)
         stems = {Path(name).stem: text for name, text in data.items()}
-        return cls(stems, model, client, {"kind": "language model", "model": model, "file": captions.name})
+        return cls(stems, model, {"kind": "language model", "model": model.name, "file": captions.name})
 
     def __call__(self, footage: Footage) -> Names:
         """ValueError when the model's answer holds no names; httpx.HTTPError when there is none."""
         if footage.name not in self.captions:
             raise ValueError(f"the captions have no video {footage.name!r}")
-        response = self.client.post("chat/completions", json=self._request(self.captions[footage.name]))
-        response.raise_for_status()
-        text = str(response.json()["choices"][0]["message"]["content"])
-        found = re.search(r"\{.*\}", text, re.S)
-        try:
-            return parsed(json.loads(found[0] if found else ""), footage.name)
-        except json.JSONDecodeError:
-            raise ValueError(f"{footage.name}: the language model answered {text[:80]!r}, expected JSON") from None
-
-    def _request(self, caption: str) -> dict[str, Any]:
-        rules = (
-            'List what can be seen moving or standing in a video, as JSON {"agents": [...], "objects": [...]}. Agents '
-            "have a front: people, animals, vehicles. Nouns in the singular, one or two words each, no places."
-        )
-        messages = [{"role": "system", "content": rules}, {"role": "user", "content": caption}]
-        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": 256}
+        text = self.model.ask(RULES, self.captions[footage.name], MOST_TOKENS)
+        return parsed(object_in(text, footage.name), footage.name)
 
 
 def parsed(data: Any, video: str) -> Names:

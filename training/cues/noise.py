@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -22,17 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from training.arguments import positive
 from training.cues.aggregate import Aggregated, aggregate
 from training.cues.keep import TABLE
 from training.cues.measure import measure
 from training.cues.oracle import Noise, Truth, oracle
 from training.cues.settings import Settings
-from training.evaluate.progress import shown
+from training.progress import shown
 from training.questions.candidates import Candidate, Refused, candidate, candidates
 from training.questions.cues import Cues
 from training.questions.templates import TYPES, Ask
 from training.questions.viewpoints import Body, bodies
 from training.scenes import SceneConfig, Seeds, sample_scene
+from training.whole import replacing
 
 LEVELS: dict[str, Noise] = {
     "none": Noise(),
@@ -70,7 +71,7 @@ CURVES = {"turn": "turn", "move": "move", "centre": "depth", "front": "front"}
 @dataclass
 class Tally:
     """Of one level: by type how many answers are the `same`, `changed`, or `lost`: no longer to be had. `shown`: what
-    each scene's paths show of the noise, by the fields of `aggregate.Noise`."""
+    each scene's paths show of the noise, by the fields of `PathNoise`."""
 
     same: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
@@ -189,9 +190,9 @@ def _only(sizes: dict[str, Any], kind: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.cues.noise", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--scenes", type=positive, default=24)
     parser.add_argument("--first", type=int, default=0, help="number of the first scene, of those for training")
-    parser.add_argument("--per-type", type=int, default=30, help="questions drawn of each type and scene")
+    parser.add_argument("--per-type", type=positive, default=30, help="questions drawn of each type and scene")
     parser.add_argument("--seconds", type=float, help="no new scene is started after so many")
     parser.add_argument("--json", type=Path, default=TABLE)
     given = parser.parse_args(arguments)
@@ -205,9 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.seconds and time.monotonic() - started > given.seconds:
             break
     facts = {"scenes": done, "first": given.first, "per_type": given.per_type, "size": list(config.size)}
-    unfinished = given.json.with_name(f"{given.json.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(as_json(tallies, LEVELS, facts), indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, given.json)
+    with replacing(given.json) as unfinished:
+        unfinished.write_text(json.dumps(as_json(tallies, LEVELS, facts), indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"{done} scenes\n\n{as_markdown(tallies)}")
     return 0
 

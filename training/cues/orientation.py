@@ -29,6 +29,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from models.config import IMAGENET_MEAN, IMAGENET_STD
 from models.errors import CheckpointError
+from models.strict import assign
 from training.cues.estimators import Facts, Footage, Orientations
 from training.cues.measure import boxes_of
 from training.cues.weights import facts_of
@@ -77,17 +78,7 @@ class OrientAnything(nn.Module):
 
     def fill(self, tensors: dict[str, Tensor], where: str) -> None:
         """All tensors of the published layout, and no others. CheckpointError names what does not fit."""
-        own = {_renamed(key): value for key, value in tensors.items()}
-        wanted = self.state_dict()
-        for what, keys in (("lacks", wanted.keys() - own.keys()), ("has unexpected", own.keys() - wanted.keys())):
-            if keys:
-                raise CheckpointError(f"{where} {what} {len(keys)} tensors: {', '.join(sorted(keys)[:5])}")
-        for key, tensor in own.items():
-            if tensor.shape != wanted[key].shape:
-                raise CheckpointError(
-                    f"{where} has {key} of shape {tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}"
-                )
-        self.load_state_dict(own, assign=True)
+        assign(self, {_renamed(key): value for key, value in tensors.items()}, where)
 
 
 @dataclass(frozen=True)

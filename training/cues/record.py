@@ -5,9 +5,7 @@ The JSON file is written last and both appear under their names at once: a recor
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.cues.aggregate import Aggregated, Noise
+from models.layout import sha256
+from training.cues.aggregate import Aggregated, PathNoise
 from training.cues.measure import Measured
 from training.questions.cues import Cues, Track
+from training.whole import replacing
 
-CONFIG, ERRORS = "config.json", "errors.json"
-TAKEN = frozenset({"config", "errors", "questions", "audit"})
+CONFIG, ERRORS, QUESTIONS, AUDIT, FREE = "config.json", "errors.json", "questions.json", "audit.json", "free.json"
+TAKEN = frozenset(Path(name).stem for name in (CONFIG, ERRORS, QUESTIONS, AUDIT, FREE))
 """Names that no video may have: files of these names lie beside the records."""
 VERSION = 1  # of the files
 
 
 @dataclass(frozen=True)
-class Record:
+class CuesRecord:
     """`reasons`: why the video is not used, empty when it is. `noise`: what its paths show; `facts`: the JSON."""
 
     cues: Cues
     reasons: tuple[str, ...]
-    noise: Noise
+    noise: PathNoise
     facts: Mapping[str, Any]
 
     @property
@@ -55,10 +55,10 @@ def write(
         own = {name: getattr(track, name) for name in ("centres", "boxes", "visible", "confidence", "forward")}
         arrays |= {f"tracks.{number}.{name}": array for name, array in own.items() if array is not None}
     data, text = out / f"{cues.video}.npz", out / f"{cues.video}.json"
-    with _unfinished(data).open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    digest = hashlib.sha256(_unfinished(data).read_bytes()).hexdigest()
-    os.replace(_unfinished(data), data)
+    with replacing(data) as unfinished:
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        digest = sha256(unfinished)
     facts = {
         "version": VERSION,
         "video": cues.video,
@@ -72,17 +72,17 @@ def write(
         "arrays_sha256": digest,
         "provenance": dict(provenance),
     }
-    _unfinished(text).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(_unfinished(text), text)
+    with replacing(text) as unfinished:
+        unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> CuesRecord:
     """From its JSON file. ValueError when it is none, or when its arrays are not those that it was written with."""
     facts = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(facts, dict) or facts.get("version") != VERSION:
         raise ValueError(f"{path.name} is no record of version {VERSION}")
     data = path.with_suffix(".npz")
-    found = hashlib.sha256(data.read_bytes()).hexdigest()
+    found = sha256(data)
     if found != facts["arrays_sha256"]:
         raise ValueError(f"{data.name} is damaged: its sha256 is {found}, {path.name} states {facts['arrays_sha256']}")
     with np.load(data, allow_pickle=False) as arrays:
@@ -93,10 +93,10 @@ def read(path: Path) -> Record:
             tracks.append(Track(track["name"], **own, forward=forward))
         width, height = facts["size"]
         cues = Cues(facts["video"], arrays["times"], arrays["camera_to_world"], (width, height), tuple(tracks))
-    return Record(cues, tuple(facts["reasons"]), Noise(**facts["noise"]), facts)
+    return CuesRecord(cues, tuple(facts["reasons"]), PathNoise(**facts["noise"]), facts)
 
 
-def read_all(out: Path) -> Iterator[Record]:
+def read_all(out: Path) -> Iterator[CuesRecord]:
     """In the order of their names."""
     for path in sorted(out.glob("*.json")):
         if path.with_suffix(".npz").is_file():
@@ -108,8 +108,8 @@ def keep_config(out: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     path = out / CONFIG
     if not path.is_file():
-        _unfinished(path).write_text(text, encoding="utf-8")
-        os.replace(_unfinished(path), path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{out} has records of other settings or estimators: see {path.name}; take another --out")
 
@@ -138,8 +138,3 @@ def _told(track: Track) -> dict[str, Any]:
         "visible_frames": int(track.visible.sum()),
         "confidence": round(float(track.confidence.mean()), 4),
     }
-
-
-def _unfinished(path: Path) -> Path:
-    """One writer per video: the name of its process keeps those of two runs apart."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")

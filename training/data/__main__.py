@@ -10,7 +10,6 @@ audit finds a leak, and with 2 when something is wrong.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -20,10 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from models.layout import sha256
+from training.arguments import positive
 from training.data.card import Card
 from training.data.duplicates import duplicates
+from training.data.formats import record_of, rows_of
 from training.data.groups import without
-from training.data.sets import record_of, rows_of
 from training.data.splits import capped, relettered, shared_groups, split
 from training.questions.audit import LEAST_ITEMS, Report, audit
 from training.questions.records import Record, as_json, write
@@ -69,7 +70,7 @@ def _make(given: argparse.Namespace, command: Sequence[str]) -> Card:
     facts = json.loads(given.facts.read_text(encoding="utf-8")) if given.facts else {}
     if not isinstance(facts, dict):
         raise ValueError(f"{given.facts} holds a {type(facts).__name__}, expected an object")
-    sources = [*given.source, *(f"{file.name}, sha256 {_digest(file)}" for file in given.questions)]
+    sources = [*given.source, *(f"{file.name}, sha256 {sha256(file)}" for file in given.questions)]
     card = Card(
         given.name, given.license, given.date, given.commit or _commit(), " ".join(command), parts, audits, sources,
         {why: count for why, count in taken.items() if count}, shared_groups(*parts.values()), moved, facts,
@@ -112,10 +113,6 @@ def _audited(records: Sequence[Record], least: int) -> Report | None:
     return audit(records, least=least)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def _commit() -> str:
     """Of this code, where it is a git checkout."""
     where: dict[str, Any] = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": False}
@@ -139,10 +136,10 @@ def _parser() -> argparse.ArgumentParser:
         "--facts", type=Path, help="JSON object with more thresholds for the card, such as a detector's"
     )
     parser.add_argument("--benchmark", type=_share, default=0.1, metavar="SHARE", help="of the questions; default 0.1")
-    parser.add_argument("--per-type", type=int, help="at most this many of each type and part; default: the median")
+    parser.add_argument("--per-type", type=positive, help="at most so many of a type in a part; default: the median")
     parser.add_argument("--seed", type=int, default=0, help="of the split by video")
     parser.add_argument(
-        "--least", type=int, default=LEAST_ITEMS, help="fewest questions on which a blind row is judged"
+        "--least", type=positive, default=LEAST_ITEMS, help="fewest questions on which a blind row is judged"
     )
     parser.add_argument("--date", default=f"{datetime.now(UTC):%Y-%m-%d}", help="for the card; default: today")
     parser.add_argument("--commit", help="for the card; default: that of this checkout")

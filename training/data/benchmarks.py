@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from models.prompt import question_text
-from training.data.sets import Numeric, QuestionSet, checked, of_rows, options_of, record_of, rows_of
+from training.data.formats import Numeric, checked, options_of, record_of, rows_of
+from training.data.sets import QuestionSet, of_rows
 from training.questions.records import LETTERS, Record
 
 Row = Mapping[str, Any]

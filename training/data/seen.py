@@ -6,8 +6,6 @@ get. One rule for all: a token shows two frames, so that an odd last visible fra
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import floor
@@ -16,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import OutOfLimits
+from models.layout import sha256
 from models.video import Clip, Sampling, VideoFacts, fit, probe, read
 from training.questions.records import Extras, Record
+from training.questions.templates import FORETELLING
 from training.scenes.clips import encode
+from training.whole import replacing
 
-PREDICTION = "dir_pred"
 LAST_VISIBLE, FRAMES = 29, 32  # of the frames of a public video, which state no more: the last two are foretold
 HALF_TENTH = 0.05 + 1e-6  # seconds: questions print times to a tenth
 LARGEST = 1280 * 720  # pixels of a frame in a file made here: more than any model looks at
@@ -40,7 +40,7 @@ def visible(record: Record, frames: int, seconds: float, patch: int = 2) -> int:
 
     OutOfLimits when nothing is left.
     """
-    if not record.type.endswith(PREDICTION):
+    if not record.type.endswith(FORETELLING):
         return frames
     if record.extras is None:
         count = floor((frames - 1) * LAST_VISIBLE / (FRAMES - 1) + 1e-9) + 1
@@ -75,7 +75,7 @@ class Files:
     def __init__(self, folder: Path, frames: int, patch: int = 2) -> None:
         self.folder, self.frames, self.patch = folder, frames, patch
         self._facts = lru_cache(maxsize=None)(_facts)
-        self._digest = lru_cache(maxsize=None)(_digest)
+        self._digest = lru_cache(maxsize=None)(sha256)
 
     def of(self, path: Path, record: Record) -> View:
         """What may be seen of a record's video. InputError when it cannot be read or has too few frames."""
@@ -90,7 +90,7 @@ class Files:
         sampled = min(self.frames, facts.frames)
         if count >= sampled:
             return View(path, self.frames)
-        made = self.folder / f"{path.stem}-{self._digest(path)}-{count}-of-{self.frames}.mp4"
+        made = self.folder / f"{path.stem}-{self._digest(path)[:12]}-{count}-of-{self.frames}.mp4"
         if not made.exists():
             clip = read(path, _small(self.frames))
             _write(made, clip.frames[:count], _interval(facts, sampled))
@@ -115,11 +115,6 @@ def _facts(path: Path) -> VideoFacts:
     return facts
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 def _small(count: int) -> Sampling:
     """Frames as they are in the file, where they are not huge; H.264 wants even sides."""
     return Sampling(count=count, min_pixels=1, max_pixels=LARGEST, side_multiple=2, temporal_patch=1)
@@ -132,6 +127,5 @@ def _interval(facts: VideoFacts, count: int) -> int:
 
 def _write(path: Path, frames: np.ndarray, interval: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    encode(unfinished, frames, np.arange(len(frames)) * interval / 1000)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        encode(unfinished, frames, np.arange(len(frames)) * interval / 1000)

@@ -10,6 +10,7 @@ from statistics import median
 
 from training.data.groups import unit
 from training.questions.records import LETTERS, Record
+from training.questions.sharing import together
 
 
 def split(records: Sequence[Record], share: float, seed: int = 0) -> tuple[list[Record], list[Record]]:
@@ -23,7 +24,7 @@ def split(records: Sequence[Record], share: float, seed: int = 0) -> tuple[list[
     count = Counter(record.videoID for record in records)
     if len(count) < 2:
         raise ValueError(f"{len(count)} videos cannot be split by video; at least 2")
-    parts = _together(records)
+    parts = list(together(records).values())
     if len(parts) < 2:
         parts = [[video] for video in count]
     parts = [sorted(part) for part in parts]
@@ -89,25 +90,6 @@ def _with_right_at(record: Record, place: int) -> Record:
     extras = record.extras and replace(record.extras, sources=tuple(record.extras.sources[n] for n in order))
     options = tuple(record.options[n] for n in order)
     return replace(record, options=options, answer=LETTERS[place], extras=extras)
-
-
-def _together(records: Sequence[Record]) -> list[list[str]]:
-    """The videos in parts of which none shares a group of options with another."""
-    root = {record.videoID: record.videoID for record in records}
-
-    def find(video: str) -> str:
-        while root[video] != video:
-            video = root[video]
-        return video
-
-    first: dict[str, str] = {}
-    for record in records:
-        if record.extras:
-            root[find(first.setdefault(record.extras.group, record.videoID))] = find(record.videoID)
-    parts: dict[str, list[str]] = defaultdict(list)
-    for video in root:
-        parts[find(video)].append(video)
-    return list(parts.values())
 
 
 def _drawn(seed: int, name: str) -> str:

@@ -27,16 +27,18 @@ from typing import Any
 import torch
 
 from models.errors import CheckpointError, ExplainedError, InputError
+from training.arguments import positive
 from training.data.benchmarks import LAYOUTS, Layout, load, recipe
+from training.data.rendered import QUESTIONS, Scenes
 from training.data.seen import Files, View
-from training.data.sets import QUESTIONS, QuestionSet, Scenes, of_records
+from training.data.sets import QuestionSet, of_records
 from training.evaluate.answerers import Answerer, InProcess
 from training.evaluate.answers import Answered
 from training.evaluate.kept import Kept
-from training.evaluate.progress import shown
 from training.evaluate.report import GROUPS, LEAST_FOR_CLASSIFIER, Measured, Report, text_rows
 from training.evaluate.rows import ANSWERS, FIRST_LETTER, KINDS, Job, Kind, Points, Scope
 from training.evaluate.subset import Subset, rule
+from training.progress import shown
 from training.questions.audit import CLASSIFIER
 
 ROWS = (*(kind.name for kind in KINDS), CLASSIFIER)
@@ -206,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--checkpoint", help="a directory or hub id, answered in this process")
     who.add_argument("--endpoint", help="URL of a running service")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--scenes", type=_positive, help="this many rendered scenes")
+    what.add_argument("--scenes", type=positive, help="this many rendered scenes")
     what.add_argument("--records", type=Path, help="questions, ours or in the public format: .json or .parquet")
     what.add_argument("--benchmark", type=Path, nargs="+", help="files of a public benchmark, in its --layout")
     parser.add_argument(
@@ -215,25 +217,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pin", type=Path, metavar="REPORT", help="the questions of an earlier report, all of them")
     parser.add_argument("--videos", type=Path, help="the folder with the questions' videos")
     parser.add_argument("--seed", type=int, default=0, help="the first of the scenes")
-    parser.add_argument("--per-scene", type=_positive, default=24, help="questions about a scene, on average")
+    parser.add_argument("--per-scene", type=positive, default=24, help="questions about a scene, on average")
     parser.add_argument("--train-scenes", action="store_true", help="scenes of training in place of held-out ones")
-    parser.add_argument("--items", "--limit", type=_positive, help="at most this many questions, evenly from all")
+    parser.add_argument("--items", "--limit", type=positive, help="at most this many questions, evenly from all")
     parser.add_argument("--rows", nargs="*", choices=ROWS, metavar="ROW", help=f"some of: {', '.join(ROWS)}")
     parser.add_argument("--json", type=Path, default=Path("evaluation.json"), help="where the figures go")
     parser.add_argument("--cache", type=Path, default=Path("runs/evaluate"), help="scenes and shortened videos")
-    parser.add_argument("--frames", type=_positive, help="sampled of a video; default: the checkpoint's, or 32")
+    parser.add_argument("--frames", type=positive, help="sampled of a video; default: the checkpoint's, or 32")
     parser.add_argument("--key", help="API key of the service")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--threads", type=_positive, help="CPU threads of torch")
+    parser.add_argument("--threads", type=positive, help="CPU threads of torch")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; at least 1")
-    return value
 
 
 if __name__ == "__main__":

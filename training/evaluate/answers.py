@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.sets import Numeric
+from training.data.formats import Numeric
 from training.questions.records import LETTERS, Record
 
 # Taken away before the first letter is looked for: "Best answer:" has a B of its own.

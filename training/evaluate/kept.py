@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from training.evaluate.answers import Answered
+from training.whole import replacing
 
 
 class Kept:
@@ -26,9 +26,9 @@ class Kept:
             self._answers[answer.row, answer.id] = answer
         # A line that was cut short is asked again.
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in whole or [dict(setup)]), encoding="utf-8")
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            text = "".join(json.dumps(line) + "\n" for line in whole or [dict(setup)])
+            unfinished.write_text(text, encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
 
     def of(self, row: str) -> dict[str, Answered]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from training.questions.templates import TYPES
-
 SOURCE = "arXiv 2512.20557, the table of results on DSR-Bench"
-ORDER = (*TYPES, "non_temp")
+ORDER = (
+    "abs_dis", "abs_dir", "abs_ori", "abs_spd", "abs_spd_comp", "abs_dir_pred",
+    "rel_dis", "rel_dir", "rel_ori", "rel_spd", "rel_spd_comp", "rel_dir_pred", "non_temp",
+)  # fmt: skip
 
 # Accuracy in percent: types in the order of `ORDER`, then over all questions.
 PUBLISHED: dict[str, tuple[float, ...]] = {

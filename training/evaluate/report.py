@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from training.data.sets import Numeric, QuestionSet, Sample
+from training.data.formats import Numeric
+from training.data.sets import QuestionSet, Sample
 from training.evaluate.answers import mean_relative_accuracy
 from training.evaluate.published import ORDER, PUBLISHED, PUBLISHED_ITEMS, SOURCE
 from training.evaluate.rows import ANSWERS

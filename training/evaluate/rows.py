@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from training.data.benchmarks import recipe
+from training.data.formats import Numeric
 from training.data.seen import Files, View
-from training.data.sets import Numeric, Sample
+from training.data.sets import Sample
 from training.evaluate.answers import Answered, first_letter, only_letter, strict
 from training.questions.records import Record
 

@@ -1,8 +1,8 @@
 """The blind audit: how many questions can be answered without the video, and is that more than chance?
 
 `python -m training.questions.audit FILE.json…` writes a report as JSON and Markdown. It exits with 1 when a row is
-above the limit, with 2 when there are too few questions to tell, and with 0 when all is well. Rows that need a model
-are measured elsewhere and passed in.
+above the limit, with 2 when there are too few questions to tell or they cannot be read, and with 0 when all is well.
+Rows that need a model are measured elsewhere and passed in.
 """
 
 from __future__ import annotations
@@ -138,8 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, help="JSON list of rows measured elsewhere: row, of, accuracy, items")
     parser.add_argument("--least", type=int, default=LEAST_ITEMS, help="fewest items on which a row is judged")
     given = parser.parse_args(arguments)
-    more = [Row(**row) for row in json.loads(given.rows.read_text(encoding="utf-8"))] if given.rows else []
-    report = audit(chain.from_iterable(map(read, given.files)), more, least=given.least)
+    try:
+        more = [Row(**row) for row in json.loads(given.rows.read_text(encoding="utf-8"))] if given.rows else []
+        report = audit(chain.from_iterable(map(read, given.files)), more, least=given.least)
+    except (ValueError, TypeError, OSError) as error:
+        sys.stderr.write(f"audit: {error}\n")
+        return 2
     for suffix, text in ((".json", report.as_json()), (".md", report.as_markdown())):
         given.report.with_name(given.report.name + suffix).write_text(text, encoding="utf-8")
     sys.stdout.write(report.as_markdown())

@@ -13,8 +13,8 @@ from random import Random
 import numpy as np
 
 from training.questions.cues import Cues, FloatArray
-from training.questions.templates import HIDDEN, LEAST_APART, TWO_TARGETS, Ask, quantity
-from training.questions.verbalise import SMALL, VERBALISERS, Statements
+from training.questions.templates import HIDDEN, KINDS, LEAST_APART, Ask, quantity
+from training.questions.verbalise import SMALL, Statements, directions
 from training.questions.viewpoints import Body, bodies
 
 MOST_STATEMENTS = 15
@@ -69,7 +69,7 @@ def draw(around: tuple[Body, ...], type_: str, frames: int, random: Random) -> A
     if relative:
         return Ask(kind, viewer, targets, start, end)
     # What a prediction is asked for must be visible, the viewpoint's frame too.
-    last = end if kind == "dir_pred" else usable - 1
+    last = end if KINDS[kind].foretells else usable - 1
     at = start if random.random() < FROM_THE_START else random.randint(0, last)
     return Ask(kind, viewer, targets, start, end, at)
 
@@ -91,9 +91,10 @@ def candidate(cues: Cues, around: tuple[Body, ...], ask: Ask) -> Candidate:
         raise Refused("the viewer is out of sight at its time")
     if cues.times[ask.start] == cues.times[ask.end]:
         raise Refused("both timestamps print alike")
-    if ask.kind in ("dir", "dir_pred"):
-        _check_length(ask.kind, float(np.linalg.norm(values, axis=1).min()))
-    statements = VERBALISERS[ask.kind](values)
+    kind = KINDS[ask.kind]
+    if kind.say is directions:
+        _check_length(kind.foretells, float(np.linalg.norm(values, axis=1).min()))
+    statements = kind.say(values)
     if len(statements) > MOST_STATEMENTS:
         raise Refused(f"over {MOST_STATEMENTS} statements")
     return Candidate(cues, around, ask, values, statements)
@@ -112,18 +113,17 @@ def _targets(around: tuple[Body, ...], kind: str, viewer: int, relative: bool, r
 
     What is near or left of a viewer that stands still, where it stands or where it goes? So it is no target of these.
     """
-    near = kind in ("dis", "dir")
-    allowed = [n for n, body in enumerate(around) if kind != "ori" or body.axes is not None]
-    others = [n for n in allowed if n != viewer or not (relative or near)]
-    count = 2 if kind in TWO_TARGETS else 1
+    asked = KINDS[kind]
+    allowed = [n for n, body in enumerate(around) if not asked.front or body.axes is not None]
+    others = [n for n in allowed if n != viewer or not (relative or asked.between)]
     first = random.choice(others) if others else None
-    rest = [n for n in (allowed if relative and near else others) if n != first]
-    if first is None or (count == 2 and not rest):
+    rest = [n for n in (allowed if relative and asked.between else others) if n != first]
+    if first is None or (asked.targets == 2 and not rest):
         raise Refused("the scene has nothing to ask about")
-    if count == 1:
+    if asked.targets == 1:
         return (first,)
     pair = [first, random.choice(rest)]
-    if kind != "dir":
+    if not asked.ordered:
         random.shuffle(pair)
     return tuple(pair)
 
@@ -142,8 +142,8 @@ def _check_seen(named: list[Body], frames: slice) -> None:
         raise Refused("out of sight for too long")
 
 
-def _check_length(kind: str, shortest: float) -> None:
-    if kind == "dir_pred" and shortest < SMALL:
+def _check_length(foretold: bool, shortest: float) -> None:
+    if foretold and shortest < SMALL:
         raise Refused("does not move while hidden")
     if shortest < TOO_CLOSE:
         raise Refused("two things at one place")
@@ -151,7 +151,8 @@ def _check_length(kind: str, shortest: float) -> None:
 
 def _cut(ask: Ask, values: FloatArray, known: int) -> tuple[Ask, FloatArray]:
     """The part of the interval before the first unknown of its samples, of which `known` come first."""
-    frames = known + int(ask.kind in ("spd", "spd_comp"))
-    if ask.kind == "dir_pred" or frames <= LEAST_APART:
+    kind = KINDS[ask.kind]
+    frames = known + int(kind.steps)
+    if kind.foretells or frames <= LEAST_APART:
         raise Refused("a position or an orientation is unknown")
     return replace(ask, end=ask.start + frames - 1), values[:known]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from training.questions.cues import FloatArray
 from training.questions.heuristics import RULES, statements
 from training.questions.records import LETTERS, Record
+from training.questions.sharing import together
 
 BUCKETS = 1 << 18
 ROUNDS = 60
@@ -68,31 +69,15 @@ def held_out_points(records: Sequence[Record], seed: int = 0) -> list[float]:
 
 def split(records: Sequence[Record], seed: int = 0) -> IntArray:
     """[R] the fold of each question. Videos that share a set of options go together, unless that leaves one fold."""
-    videos = sorted({record.videoID for record in records})
-    random = np.random.default_rng(seed)
-    root = {video: video for video in videos}
-
-    def find(video: str) -> str:
-        while root[video] != video:
-            video = root[video]
-        return video
-
-    for one, other in _sharing(records):
-        root[find(one)] = find(other)
-    together = {video: find(video) for video in videos}
-    if len(set(together.values())) < 2:
-        together = {video: video for video in videos}
-    parts = sorted(set(together.values()))
-    order = random.permutation(len(parts))
-    fold = {part: int(place) % SEVERAL_FOLDS for part, place in zip(parts, order, strict=True)}
-    return np.array([fold[together[record.videoID]] for record in records])
-
-
-def _sharing(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    first: dict[str, str] = {}
-    for record in records:
-        if record.extras is not None:
-            yield first.setdefault(record.extras.group, record.videoID), record.videoID
+    parts = together(records)
+    if len(parts) < 2:
+        parts = {record.videoID: [record.videoID] for record in records}
+    names = sorted(parts)
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = {
+        video: int(place) % SEVERAL_FOLDS for name, place in zip(names, order, strict=True) for video in parts[name]
+    }
+    return np.array([fold[record.videoID] for record in records])
 
 
 def fit(data: Table) -> FloatArray:

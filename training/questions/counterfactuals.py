@@ -8,7 +8,8 @@ from itertools import product
 import numpy as np
 
 from training.questions.cues import FloatArray
-from training.questions.verbalise import VERBALISERS, Statements
+from training.questions.templates import KINDS
+from training.questions.verbalise import Statements, comparisons
 
 REVERSED = "time reversed"
 MIRRORS = ("front/behind", "left/right", "up/down")
@@ -20,7 +21,7 @@ def counterfactuals(kind: str, values: FloatArray) -> dict[Statements, str]:
     Mirrored in every axis and combination of axes, reversed in time, or both; lengths that rise where they fell; the
     speeds of two things exchanged. Of two changes with one answer the smaller one is named.
     """
-    verbalise = VERBALISERS[kind]
+    verbalise = KINDS[kind].say
     truth = verbalise(values)
     answers: dict[Statements, str] = {}
     for change, changed in sorted(_changed(kind, values), key=lambda pair: pair[0].count(",")):
@@ -44,7 +45,7 @@ def step_change(truth: Statements, other: Statements) -> str | None:
 
 
 def _changed(kind: str, values: FloatArray) -> Iterator[tuple[str, FloatArray]]:
-    if kind == "spd_comp":
+    if KINDS[kind].say is comparisons:
         variants = [("", values), ("speeds exchanged", values[:, ::-1])]
     elif values.ndim == 1:
         variants = [("", values), ("rising where it fell", values.min() + values.max() - values)]
@@ -63,4 +64,4 @@ def _mirrored(vectors: FloatArray, signs: tuple[int, ...]) -> tuple[str, FloatAr
 
 def _reversed(kind: str, values: FloatArray) -> FloatArray:
     """A displacement that is run backwards points the other way."""
-    return -values if kind == "dir_pred" else values[::-1]
+    return -values if KINDS[kind].foretells else values[::-1]

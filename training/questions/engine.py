@@ -19,7 +19,7 @@ from training.questions.cues import Cues
 from training.questions.foretold import Foretold, Group, learn
 from training.questions.options import FOUR, Four, fours
 from training.questions.records import LETTERS, Extras, Record
-from training.questions.templates import TYPES, Ask, question
+from training.questions.templates import KINDS, TYPES, Ask, question
 from training.questions.verbalise import numbered
 
 
@@ -82,7 +82,7 @@ def asked(
 
 def visible_frames(ask: Ask, frames: int) -> int:
     """How many of a video's frames, from the first, may be shown to whoever answers."""
-    return ask.end + 1 if ask.kind == "dir_pred" else frames
+    return ask.end + 1 if KINDS[ask.kind].foretells else frames
 
 
 def _blocks(scenes: Sequence[Cues], size: int) -> Iterator[Sequence[Cues]]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from training.questions.candidates import Candidate
 from training.questions.cues import FloatArray
-from training.questions.verbalise import place
+from training.questions.templates import KINDS
+from training.questions.verbalise import directions, place
 from training.questions.viewpoints import Body
 
 FOLDS = 4
@@ -27,7 +28,6 @@ LEAST_FORETOLD = 0.005
 SHRINK = 0.05  # of the residuals' covariance towards a multiple of the identity
 MANY = 8  # answers with more statements have one mean
 COMMON = 60  # words that are common enough to learn from
-DIRECTIONS = frozenset({"dir", "ori", "dir_pred"})
 
 IntArray = NDArray[np.int64]
 Group = tuple[str, bool, bool]
@@ -134,9 +134,10 @@ def _counts(candidates: Sequence[Candidate]) -> IntArray:
 def _answer(candidate: Candidate) -> FloatArray:
     meant = np.stack([place(statement) for statement in candidate.statements])
     first, last, mean = meant[0], meant[-1], meant.mean(0)
-    if candidate.ask.kind == "dir_pred":
+    kind = KINDS[candidate.ask.kind]
+    if kind.foretells:
         return _along(first)
-    if candidate.ask.kind in DIRECTIONS:
+    if kind.say is directions:
         return np.concatenate([_along(first), _along(last), mean])
     level = meant[:, 0]
     jumps = np.abs(np.diff(level)).mean() if len(level) > 1 else 0.0

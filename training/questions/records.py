@@ -64,8 +64,10 @@ def as_json(record: Record, extras: bool = True) -> dict[str, Any]:
     return fields | (asdict(record.extras) if extras and record.extras else {})
 
 
-def from_json(fields: dict[str, Any]) -> Record:
+def from_json(fields: Any) -> Record:
     """Raises ValueError naming a public field that is missing. Fields that nobody knows are ignored."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"a record is a {type(fields).__name__}, expected an object")
     missing = [name for name in PUBLIC if name not in fields]
     if missing:
         raise ValueError(f"a record of {fields.get('videoID', 'an unknown video')} has no {', '.join(missing)}")

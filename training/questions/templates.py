@@ -1,4 +1,6 @@
-"""The twelve question types: what each measures, and how it is asked.
+"""The question types: what each measures, how it is asked, and how its answer is put into words.
+
+A type is a scope, absolute or relative, and one of `KINDS`: a new kind is a row there and its words in `WORDING`.
 
 Legend: F frames of the video, N frames of the interval.
 """
@@ -14,6 +16,7 @@ import numpy as np
 
 from training import vocabulary
 from training.questions.cues import Cues, FloatArray
+from training.questions.verbalise import Statements, comparisons, directions, trends
 from training.questions.viewpoints import Body, View
 
 HIDDEN = 2  # frames after the last visible one over which a prediction is made
@@ -26,9 +29,6 @@ WORDING = vocabulary.QUESTIONS | {
         "in which direction will {x}, seen {when}, move after {end}?",
     )
 }
-KINDS = tuple(WORDING)
-TYPES = tuple(f"{scope}_{kind}" for scope, kind in product(("abs", "rel"), KINDS))
-TWO_TARGETS = frozenset({"dis", "dir", "spd_comp"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ask:
     @property
     def frames(self) -> slice:
         """The frames that the answer is about. Those of a prediction start at the last visible one."""
-        if self.kind == "dir_pred":
+        if KINDS[self.kind].foretells:
             return slice(self.end, self.end + HIDDEN + 1)
         return slice(self.start, self.end + 1)
 
@@ -63,13 +63,10 @@ class Ask:
 
 
 def quantity(around: tuple[Body, ...], ask: Ask) -> FloatArray:
-    """What the verbaliser of `ask.kind` reads; NaN where a position or an orientation is unknown.
-
-    dis [N]; dir and ori [N, 3]; spd [N - 1]; spd_comp [N - 1, 2]; dir_pred [1, 3].
-    """
+    """What `say` of the question's kind reads; NaN where a position or an orientation is unknown."""
     viewer = around[ask.viewer]
     view = View.moving(viewer, ask.frames) if ask.at is None else View.fixed(viewer, ask.at)
-    return _QUANTITIES[ask.kind](view, [around[target] for target in ask.targets], ask.frames)
+    return KINDS[ask.kind].quantity(view, [around[target] for target in ask.targets], ask.frames)
 
 
 def question(cues: Cues, around: tuple[Body, ...], ask: Ask, random: Random) -> str:
@@ -98,18 +95,19 @@ def _time(seconds: float, unit: str) -> str:
 
 
 def _distance(view: View, targets: list[Body], frames: slice) -> FloatArray:
-    """The same from every viewpoint; a view that is unknown still makes the question one without an answer."""
+    """[N] The same from every viewpoint; a view that is unknown still makes the question one without an answer."""
     x, y = (view.points(target.origin[frames]) for target in targets)
     return np.linalg.norm(x - y, axis=1)
 
 
 def _direction(view: View, targets: list[Body], frames: slice) -> FloatArray:
-    """From the second target to the first."""
+    """[N, 3] from the second target to the first."""
     x, y = (target.origin[frames] for target in targets)
     return view.vectors(x - y)
 
 
 def _orientation(view: View, targets: list[Body], frames: slice) -> FloatArray:
+    """[N, 3] forward axes."""
     axes = targets[0].axes
     if axes is None:
         raise ValueError("what has no front has no orientation")
@@ -123,19 +121,46 @@ def _steps(view: View, targets: list[Body], frames: slice) -> FloatArray:
 
 
 def _speed(view: View, targets: list[Body], frames: slice) -> FloatArray:
+    """[N - 1]"""
     return _steps(view, targets, frames)[:, 0]
 
 
 def _displacement(view: View, targets: list[Body], frames: slice) -> FloatArray:
+    """[1, 3] from the first frame to the last."""
     path = view.points(targets[0].origin[frames])
     return path[-1:] - path[:1]
 
 
-_QUANTITIES: dict[str, Callable[[View, list[Body], slice], FloatArray]] = {
-    "dis": _distance,
-    "dir": _direction,
-    "ori": _orientation,
-    "spd": _speed,
-    "spd_comp": _steps,
-    "dir_pred": _displacement,
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of question measures. Everything that tells kinds apart is here.
+
+    `quantity` of a view, the targets and the frames, one sample a row; `say` puts it into words. `targets`: how many it
+    has; `between`: it is about how they lie to each other; `ordered`: the second one is what the first is related to.
+    `front`: only what has one can be asked about. `steps`: a sample lies between two frames, so that there is one less.
+    `foretells`: it is about `HIDDEN` frames that nobody who answers may see.
+    """
+
+    quantity: Callable[[View, list[Body], slice], FloatArray]
+    say: Callable[[FloatArray], Statements]
+    targets: int = 1
+    between: bool = False
+    ordered: bool = False
+    front: bool = False
+    steps: bool = False
+    foretells: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "dis": Kind(_distance, trends, targets=2, between=True),
+    "dir": Kind(_direction, directions, targets=2, between=True, ordered=True),
+    "ori": Kind(_orientation, directions, front=True),
+    "spd": Kind(_speed, trends, steps=True),
+    "spd_comp": Kind(_steps, comparisons, targets=2, steps=True),
+    "dir_pred": Kind(_displacement, directions, foretells=True),
 }
+if KINDS.keys() != WORDING.keys():
+    raise ValueError(f"KINDS has {sorted(KINDS)}, words are there for {sorted(WORDING)}")
+TYPES = tuple(f"{scope}_{kind}" for scope, kind in product(("abs", "rel"), KINDS))
+FORETELLING = tuple(kind for kind, made in KINDS.items() if made.foretells)
+"""Ends of the types whose videos must be shortened for whoever answers: see `training.data.seen`."""

@@ -58,16 +58,6 @@ def comparisons(steps: FloatArray) -> Statements:
     return _merged(_comparison(former, latter) for former, latter in steps.tolist())
 
 
-VERBALISERS: dict[str, Callable[[FloatArray], Statements]] = {
-    "dis": trends,
-    "dir": directions,
-    "ori": directions,
-    "spd": trends,
-    "spd_comp": comparisons,
-    "dir_pred": directions,
-}
-
-
 def numbered(statements: Sequence[str]) -> str:
     """`(1) Front|Left. (2) Left.`"""
     return " ".join(f"({number}) {text}." for number, text in enumerate(statements, 1))

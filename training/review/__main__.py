@@ -5,7 +5,8 @@
     python -m training.review apply questions.json review/decisions.jsonl --out reviewed.json
 
 The page also works without the server, opened as a file: it remembers decisions in the browser and offers them as a
-file. Boxes and paths come from the cues, NAME.json beside each video unless --cues says where.
+file. Boxes and paths come from the cues, NAME.json beside each video; --cues names another folder, such as the one that
+`python -m training.cues` wrote.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.arguments import positive
 from training.questions.records import Record, read, write
 from training.review import decisions, page
 from training.review.server import ReviewServer
@@ -48,7 +50,7 @@ def _page(given: argparse.Namespace) -> None:
 
 def _serve(given: argparse.Namespace) -> None:
     with ReviewServer(given.folder, given.port) as server:
-        sys.stdout.write(f"{server.url} (Ctrl-C ends; decisions go to {given.folder / 'decisions.jsonl'})\n")
+        sys.stdout.write(f"{server.url} (Ctrl-C ends; decisions go to {given.folder / decisions.FILE})\n")
         sys.stdout.flush()
         server.serve_forever()
 
@@ -77,9 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     make.set_defaults(run=_page)
     make.add_argument("questions", type=Path, help="our records or the public format, .json")
     make.add_argument("--videos", type=Path, required=True, help="the folder with the questions' videos")
-    make.add_argument("--cues", type=Path, help="the folder with NAME.json of each video; default: that of the videos")
+    make.add_argument(
+        "--cues",
+        type=Path,
+        help="the folder with NAME.json of each video; default: that of the videos",
+    )
     make.add_argument("--out", type=Path, required=True, help="the folder to make")
-    make.add_argument("--items", type=_positive, help="at most this many questions, evenly from all")
+    make.add_argument("--items", type=positive, help="at most this many questions, evenly from all")
     serve = commands.add_parser("serve", help="the page on this machine, decisions saved as they are made")
     serve.set_defaults(run=_serve)
     serve.add_argument("folder", type=Path, help="what `page` has made")
@@ -92,13 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--undecided", choices=["keep", "drop"], default="keep", help="what nobody has decided")
     apply.add_argument("--alone", action="store_true", help="the three others of a dropped question's group stay")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}; at least 1")
-    return value
 
 
 if __name__ == "__main__":

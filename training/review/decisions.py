@@ -16,6 +16,7 @@ from training.data.groups import without
 from training.questions.records import Record
 from training.review.items import id_of
 
+FILE = "decisions.jsonl"  # beside the page
 DECISIONS = ("keep", "drop", "undecided")
 LONGEST_NOTE = 500  # characters
 

@@ -27,7 +27,11 @@ def id_of(record: Record) -> str:
 
 
 def items(records: Iterable[Record], cues: Mapping[str, Cues]) -> list[dict[str, Any]]:
-    """Each question once. `named` are the tracks that it speaks of, by their places in `clip`."""
+    """Each question once. `named` are the tracks that it speaks of, by their places in `clip`.
+
+    Raises:
+        ValueError: a question is about a frame that the cues of its video do not have: they are of another sampling.
+    """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         known = cues.get(record.videoID)
@@ -72,6 +76,8 @@ def _rounded(values: FloatArray, decimals: int) -> list[Any]:
 def _named(record: Record, cues: Cues) -> list[int]:
     """The track with the name and, where the frame is known, with the box that stand in the question."""
     frame = record.extras.frames[0] if record.extras else None
+    if frame is not None and frame >= len(cues.times):
+        raise ValueError(f"{record.videoID}: a question is about frame {frame}, its cues have {len(cues.times)} frames")
     named: list[int] = []
     for words, *sides in BOX.findall(record.question):
         box = np.array([float(side) for side in sides])

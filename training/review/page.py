@@ -21,6 +21,7 @@ from training.questions.cues import Cues
 from training.questions.records import Record
 from training.review.items import clip, items
 from training.scenes.clips import read_cues
+from training.whole import replacing
 
 FILE = "index.html"
 CLIPS = "clips"
@@ -30,10 +31,11 @@ KNOWN = "set.json"
 def write(records: Sequence[Record], videos: Path, cues: Path, out: Path, title: str) -> list[str]:
     """Makes the folder `out`; decisions that are in it stay. Returns what is missing, a line for each video.
 
-    A video's cues are `cues/NAME.json` as scenes write them. Without cues a clip is shown without boxes and paths.
+    A video's cues are `cues/NAME.json`, a record of `training.cues` or what scenes write. Without cues a clip is shown
+    without boxes and paths.
 
     Raises:
-        ValueError: no question has a video.
+        ValueError: no question has a video, or a file of cues is none.
     """
     (out / CLIPS).mkdir(parents=True, exist_ok=True)
     clips: dict[str, Any] = {}
@@ -46,18 +48,21 @@ def write(records: Sequence[Record], videos: Path, cues: Path, out: Path, title:
             continue
         told = cues / f"{Path(name).stem}.json"
         if told.is_file() and told.resolve().is_relative_to(cues.resolve()):
-            known[name] = read_cues(told)
+            known[name] = _cues(told)
         else:
             missing.append(f"{name}: there are no cues")
         # A name of our own: one from the data could be any address.
-        file = f"{CLIPS}/{number}{video.suffix.lower()}"
-        _place(video, out / file)
-        clips[name] = clip(file, known.get(name))
+        address = f"{CLIPS}/{number}{video.suffix.lower()}"
+        _place(video, out / address)
+        clips[name] = clip(address, known.get(name))
     shown = items((record for record in records if record.videoID in clips), known)
     if not shown:
         raise ValueError(f"no question has a video in {videos}")
-    _write(out / FILE, _page(title, {"title": title, "items": shown, "clips": clips}))
-    _write(out / KNOWN, json.dumps({"title": title, "ids": [item["id"] for item in shown]}) + "\n")
+    page = _page(title, {"title": title, "items": shown, "clips": clips})
+    ids = json.dumps({"title": title, "ids": [item["id"] for item in shown]}) + "\n"
+    for file, text in ((FILE, page), (KNOWN, ids)):
+        with replacing(out / file) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     return missing
 
 
@@ -67,6 +72,18 @@ def known_ids(folder: Path) -> frozenset[str]:
         return frozenset(json.loads((folder / KNOWN).read_text(encoding="utf-8"))["ids"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} has no page of questions ({error})") from None
+
+
+def _cues(path: Path) -> Cues:
+    """Arrays lie beside the records of `training.cues`; those of rendered scenes are in the file itself."""
+    try:
+        if not path.with_suffix(".npz").is_file():
+            return read_cues(path)
+        from training.cues.record import read  # and with it torch, which takes seconds
+
+        return read(path).cues
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no cues ({type(error).__name__}: {error})") from None
 
 
 def _page(title: str, data: Mapping[str, Any]) -> str:
@@ -100,9 +117,3 @@ def _place(video: Path, where: Path) -> None:
         os.link(video.resolve(), where)
     except OSError:
         shutil.copyfile(video, where)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

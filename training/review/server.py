@@ -19,10 +19,10 @@ from pathlib import Path
 from threading import Lock
 from urllib.parse import unquote, urlsplit
 
+from training.review.decisions import FILE as DECISIONS
 from training.review.decisions import Decision, read
 from training.review.page import FILE, known_ids
 
-DECISIONS = "decisions.jsonl"
 LONGEST_BODY = 10_000  # bytes
 PIECE = 1 << 20  # bytes that are read of a video at a time
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")

@@ -13,7 +13,7 @@ import pytest
 from tests.training.cues.conftest import SETTINGS
 from training.cues import extract, record
 from training.cues.__main__ import main
-from training.cues.aggregate import Noise, aggregate
+from training.cues.aggregate import PathNoise, aggregate
 from training.cues.ask import ask
 from training.cues.estimators import Estimators, Footage, Geometry
 from training.cues.keep import Curve, Table
@@ -23,6 +23,7 @@ from training.cues.usable import reasons
 from training.questions import records
 from training.questions.engine import Plan
 from training.questions.templates import TYPES
+from training.review import page
 from training.scenes import SceneConfig, Seeds
 from training.scenes.clips import read_cues, write_clips
 
@@ -67,6 +68,23 @@ def test_records_hold_what_the_clips_own_records_hold(clips: Path, out: Path) ->
             own = by_name[track.name]
             np.testing.assert_array_equal(own.visible, track.visible)
             np.testing.assert_allclose(own.centres[own.visible], track.centres[own.visible], atol=1e-5)
+
+
+def test_the_review_page_shows_their_boxes_and_paths(clips: Path, out: Path, tmp_path: Path) -> None:
+    one = next(record.read_all(out))
+    asked = records.Record(one.cues.video, "How does it move?", ("It goes.", "It stays."), "A", "abs_dis")
+    assert page.write([asked], clips, out, tmp_path / "review", "set") == []
+    shown = (tmp_path / "review" / page.FILE).read_text()
+    assert '"cues": null' not in shown
+    assert all(f'"name": "{track.name}", "path": [[' in shown for track in one.cues.tracks)
+
+
+def test_a_file_of_cues_that_holds_none_is_named_by_the_review_page(clips: Path, tmp_path: Path) -> None:
+    name = sorted(clips.glob("*.mp4"))[0].stem
+    (tmp_path / f"{name}.json").write_text('{"tracks": [{"name": "car"}]}')
+    asked = records.Record(name, "How does it move?", ("It goes.", "It stays."), "A", "abs_dis")
+    with pytest.raises(ValueError, match=f"{name}.json holds no cues"):
+        page.write([asked], clips, tmp_path, tmp_path / "review", "set")
 
 
 def test_a_record_tells_where_it_comes_from(out: Path) -> None:
@@ -153,13 +171,26 @@ def test_what_is_wrong_with_the_command_is_said(
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["a.mp4", "a.mov"], "two videos of one name: a"), (["audit.mp4"], "the name audit"), (["a.txt"], "no videos")],
+    [
+        (["a.mp4", "a.mov"], "two videos of one name: a"),
+        (["audit.mp4"], "the name audit"),
+        (["free.mp4"], "the name free"),
+        (["a.txt"], "no videos"),
+    ],
 )
 def test_names_that_records_cannot_have_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=message):
         extract.videos(tmp_path)
+
+
+def test_fewer_than_one_worker_are_refused(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would make nothing, and end as if all were well."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(clips), "--out", str(tmp_path / "out"), "--estimators", "oracle", "--workers", "0"])
+    assert ended.value.code == 2
+    assert "--workers: 0; at least 1" in capsys.readouterr().err
 
 
 def test_other_settings_are_told_also_when_nothing_is_left_to_make(
@@ -203,10 +234,24 @@ def test_the_table_is_read_between_its_levels() -> None:
         "turn": Curve((0.0, 1.0), dict.fromkeys(TYPES, (0.0, 0.4))),
         "centre": Curve((0.0, 1.0), dict.fromkeys(TYPES, (0.1, 0.1))),
     })  # fmt: skip
-    noise = Noise(turn=0.5, move=9.0, centre=0.3, front=9.0)
+    noise = PathNoise(turn=0.5, move=9.0, centre=0.3, front=9.0)
     assert table.expected(noise, "abs_dis") == pytest.approx(1 - 0.8 * 0.9)
     assert table.kept(noise, 0.29) == TYPES
     assert table.kept(noise, 0.27) == ()
+
+
+def test_a_type_that_was_not_measured_is_asked_of_no_real_video() -> None:
+    row = {"changed": {type_: 0.0 for type_ in TYPES if type_ != "abs_dis"}}
+    table = Table.of({"curves": {"turn": [row | {"shown": 0.0}, row | {"shown": 1.0}]}})
+    assert table.kept(PathNoise(0, 0, 0, 0), 0.25) == tuple(type_ for type_ in TYPES if type_ != "abs_dis")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"curves": {"turn": [{}]}}', "[1]", "none"])
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"table\.json"):
+        Table.load(path)
 
 
 class TestUnusable:

@@ -17,7 +17,7 @@ from training.cues.detection import GroundingDino
 from training.cues.estimators import Boxes, Estimators, Footage, Names
 from training.cues.geometry import Pi3Geometer
 from training.cues.masks import Sam2Tracker
-from training.cues.measure import chosen, depth_edges, iou, measure
+from training.cues.measure import chosen, iou, measure
 from training.cues.orientation import OrientAnything, OrientAnythingOrienter, along, axes_of, crop, read
 from training.cues.settings import Settings
 from training.cues.untrained import grounding_dino, orient_anything, sam2, tokenizer, untrained
@@ -234,13 +234,6 @@ def test_the_whole_pipeline_runs_on_the_real_architectures(footage: Footage, est
     for name, array in measured.arrays().items():
         if name in ("centres", "points", "boxes", "area", "present", "forward", "up_axis", "sure"):
             assert array.shape[:2] == (count, 6), name
-
-
-def test_depth_edges_are_where_depth_jumps() -> None:
-    z = np.full((1, 6, 8), 2.0, np.float32)
-    z[:, :, 4:] = 2.1
-    assert np.flatnonzero(depth_edges(z, 0.03)[0, 2]).tolist() == [3, 4]
-    assert not depth_edges(z, 0.06).any()
 
 
 def test_overlapping_boxes_are_thinned_and_weak_ones_left_out() -> None:

@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from training.cues import free
+from training.cues import free, record
+from training.cues.language_model import LanguageModel
 from training.questions import records
 from training.questions.cues import Cues, Track
 
@@ -40,14 +41,15 @@ def answer(**change: Any) -> str:
     )
 
 
-def model(text: str, status: int = 200) -> tuple[httpx.Client, list[httpx.Request]]:
+def model(text: str, status: int = 200) -> tuple[LanguageModel, list[httpx.Request]]:
     requests: list[httpx.Request] = []
 
     def reply(request: httpx.Request) -> httpx.Response:
         requests.append(request)
         return httpx.Response(status, json={"choices": [{"message": {"content": text}}]})
 
-    return httpx.Client(base_url="http://127.0.0.1:1/v1/", transport=httpx.MockTransport(reply)), requests
+    client = httpx.Client(base_url="http://127.0.0.1:1/v1/", transport=httpx.MockTransport(reply))
+    return LanguageModel(client, "some-model"), requests
 
 
 def test_the_model_is_told_paths_from_where_the_camera_stood() -> None:
@@ -60,8 +62,8 @@ def test_the_model_is_told_paths_from_where_the_camera_stood() -> None:
 
 
 def test_its_answer_is_a_question_with_the_options_in_another_order() -> None:
-    client, requests = model(answer())
-    found = [free.write(cues(), client, "some-model", Random(seed)) for seed in range(40)]
+    writer, requests = model(answer())
+    found = [free.write(cues(), writer, Random(seed)) for seed in range(40)]
     assert {(each.videoID, each.type, each.question) for each in found} == {("clip", "non_temp", "What does it do?")}
     assert all(each.options[each.right] == "It rises." and set(each.options) == set(OPTIONS) for each in found)
     assert {each.answer for each in found} == set("ABCD")
@@ -89,15 +91,15 @@ def test_an_answer_of_another_form_is_an_error_of_its_video(text: str, message: 
 
 
 def test_a_video_of_which_nothing_is_known_is_not_asked_about() -> None:
-    client, requests = model(answer())
-    made, errors = free.write_all([cues("one"), cues("two", seen=False)], client, "m", Random(0))
+    writer, requests = model(answer())
+    made, errors = free.write_all([cues("one"), cues("two", seen=False)], writer, Random(0))
     assert ([each.videoID for each in made], len(requests)) == (["one"], 1)
     assert errors == ["two: nothing is known long enough to ask about"]
 
 
 def test_a_server_that_refuses_is_told_and_the_others_go_on() -> None:
-    client, _ = model("", status=503)
-    made, errors = free.write_all([cues("one"), cues("two")], client, "m", Random(0))
+    writer, _ = model("", status=503)
+    made, errors = free.write_all([cues("one"), cues("two")], writer, Random(0))
     assert made == []
     assert [error.split(":")[0] for error in errors] == ["one", "two"]
 
@@ -108,7 +110,7 @@ def test_a_folder_without_usable_records_is_said_to_be_one(tmp_path: Path, capsy
 
 
 def test_what_is_written_can_be_read_as_any_question_set(tmp_path: Path) -> None:
-    client, _ = model(answer())
-    made, _ = free.write_all([cues()], client, "m", Random(0))
-    records.write(tmp_path / free.FILE, made)
-    assert records.read(tmp_path / free.FILE) == made
+    writer, _ = model(answer())
+    made, _ = free.write_all([cues()], writer, Random(0))
+    records.write(tmp_path / record.FREE, made)
+    assert records.read(tmp_path / record.FREE) == made

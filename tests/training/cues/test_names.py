@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from training.cues.estimators import Footage, Names
+from training.cues.language_model import LanguageModel
 from training.cues.names import Asked, Captioned, Listed, parsed
 
 
@@ -69,12 +70,12 @@ def asked(tmp_path: Path, answer: str, status: int = 200) -> tuple[Asked, list[h
         return httpx.Response(status, json={"choices": [{"message": {"content": answer}}]})
 
     path = captions(tmp_path, {"clip": "A zebra kicks a drum."})
-    made = Asked.connect("http://127.0.0.1:1/v1", "some-model", path, key="secret")
+    made = LanguageModel.connect("http://127.0.0.1:1/v1", "some-model", key="secret")
     client = httpx.Client(
         base_url=made.client.base_url, headers=made.client.headers, transport=httpx.MockTransport(reply)
     )
     made.client.close()
-    return Asked(made.captions, made.model, client, made.facts), requests
+    return Asked.of(LanguageModel(client, made.name), path), requests
 
 
 def test_a_language_model_is_told_the_caption_and_its_json_is_read(tmp_path: Path) -> None:

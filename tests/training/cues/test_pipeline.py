@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from tests.training.cues.conftest import SETTINGS, Estimate, exact
-from training.cues.aggregate import aggregate, level, vertical
+from training.cues.aggregate import aggregate, vertical
 from training.cues.estimators import Estimators
 from training.cues.measure import measure
 from training.cues.noise import again, questions_of
 from training.cues.oracle import Noise, Truth, scaled
+from training.cues.rotations import level
 from training.questions.candidates import Candidate
 from training.questions.cues import FloatArray, Track
-from training.questions.verbalise import VERBALISERS
+from training.questions.templates import KINDS, TYPES
 from training.questions.viewpoints import bodies
 
 
@@ -33,7 +34,7 @@ def steady(asked: Candidate) -> bool:
     random = np.random.default_rng(0)
     shaken = [asked.values + 1e-6 * random.uniform(-1, 1, asked.values.shape) for _ in range(8)]
     lengths = asked.ask.kind in ("dis", "spd", "spd_comp")
-    say = VERBALISERS[asked.ask.kind]
+    say = KINDS[asked.ask.kind].say
     return all(say(np.abs(values) if lengths else values) == asked.statements for values in shaken)
 
 
@@ -61,7 +62,7 @@ def test_exact_estimators_give_the_answers_of_the_scenes_own_cues(truths: list[T
         for asked in certain:
             assert again(asked, around, places, found) == asked.statements, (truth.scene.video, asked.ask)
             same[asked.ask.type] += 1
-    assert len(same) == 12
+    assert set(same) == set(TYPES)
     assert min(same.values()) >= 10  # enough of every type to mean something
 
 
@@ -80,6 +81,19 @@ def test_exact_estimators_give_the_scenes_own_tracks(truths: list[Truth], estima
             np.testing.assert_array_equal(track.boxes[true.visible], true.boxes[true.visible])
         assert found.bandwidths == [0.0] * len(pairs)  # nothing to smooth
         assert sum(found.outliers) == 0
+
+
+def test_what_is_told_of_a_thing_stands_at_its_track(truths: list[Truth]) -> None:
+    """Things come in the order of their detection, tracks in that of their names."""
+    measured = measure(truths[0].footage(), exact(truths[0]), SETTINGS)
+    count = len(measured.names)
+    names = np.array([f"thing {count - number}" for number in range(count)])
+    jumping = measured.centres.copy()
+    jumping[0, 12] += 50
+    found = aggregate("v", replace(measured, names=names, centres=jumping), SETTINGS)
+    [jumped] = [number for number, track in enumerate(found.cues.tracks) if track.name == names[0]]
+    assert count > 1
+    assert [number for number, outliers in enumerate(found.outliers) if outliers] == [jumped]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from training.data.benchmarks import LAYOUTS, load
-from training.data.sets import Missing, Numeric, QuestionSet
+from training.data.formats import Numeric
+from training.data.sets import Missing, QuestionSet
 from training.questions.records import Record
 
 Rows = list[dict[str, Any]]

@@ -13,7 +13,8 @@ import pytest
 
 from models.video import Sampling
 from tests.clips import make_clip
-from training.data.sets import QUESTIONS, Missing, Scenes, find, of_records
+from training.data.rendered import QUESTIONS, Scenes
+from training.data.sets import Missing, find, of_records
 from training.questions.records import Record
 from training.scenes import SceneConfig, Seeds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.data.sets import Numeric
+from training.data.formats import Numeric
 from training.evaluate.answers import Answered, first_letter, mean_relative_accuracy, number, only_letter, strict
 from training.questions.records import Record
 

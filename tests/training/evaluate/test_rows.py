@@ -9,8 +9,9 @@ import pytest
 
 from tests.clips import make_clip
 from training.data.benchmarks import LAYOUTS
+from training.data.formats import Numeric
 from training.data.seen import Files
-from training.data.sets import Numeric, Sample
+from training.data.sets import Sample
 from training.evaluate.rows import FIRST_LETTER, KINDS, Job, Scope
 from training.questions.records import Record
 

@@ -11,8 +11,8 @@ import numpy as np
 from training.questions.candidates import Candidate, candidates
 from training.questions.cues import Cues
 from training.questions.records import LETTERS, Record
-from training.questions.templates import TYPES, question
-from training.questions.verbalise import VERBALISERS, Statements, numbered
+from training.questions.templates import KINDS, TYPES, question
+from training.questions.verbalise import Statements, numbered
 
 
 def noisy(scenes: list[Cues], per_type: int, random: Random) -> Iterator[Record]:
@@ -48,6 +48,6 @@ def _spoken_noise(asked: Candidate, noise: np.random.Generator) -> Statements:
         values = noise.normal(size=(30, *asked.values.shape[1:]))
         if asked.ask.kind in ("dis", "spd", "spd_comp"):
             values = np.abs(values)
-        said = VERBALISERS[asked.ask.kind](values)
+        said = KINDS[asked.ask.kind].say(values)
         if len(said) >= len(asked.statements):
             return said[: len(asked.statements)]

@@ -177,3 +177,12 @@ def test_shared_sets_tie_videos_together() -> None:
     folds = split(records).tolist()
     assert len(set(folds[:4])) == 1
     assert folds[4] != folds[0]
+
+
+@pytest.mark.parametrize("text", [None, "[3]", '{"videoID": "v"}', "no JSON", "[]"])
+def test_what_cannot_be_audited_is_said(tmp_path: Path, text: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    if text is not None:
+        (tmp_path / "set.json").write_text(text)
+    assert main([str(tmp_path / "set.json"), "--report", str(tmp_path / "report")]) == 2
+    assert capsys.readouterr().err.startswith("audit: ")
+    assert not (tmp_path / "report.json").exists()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.training.questions.motions import looking, scenes
 from training.questions.candidates import Refused, candidate, candidates, draw
 from training.questions.cues import Cues, Track
-from training.questions.templates import LEAST_APART, TYPES, Ask, mention, quantity, question
+from training.questions.templates import KINDS, LEAST_APART, TYPES, Ask, mention, quantity, question
 from training.questions.viewpoints import bodies
 
 F = 32
@@ -169,7 +169,7 @@ def test_drawn_questions_keep_the_rules() -> None:
                 assert around[ask.viewer].axes is not None
                 assert len(set(ask.targets)) == len(ask.targets)
                 if ask.viewer in ask.targets:
-                    assert ask.kind in (("dis", "dir") if relative else ("ori", "spd", "spd_comp", "dir_pred"))
+                    assert KINDS[ask.kind].between == relative  # see `candidates._targets`
                     assert ask.kind != "dir" or ask.targets[1] == ask.viewer
                 viewers[around[ask.viewer].kind] += 1
     assert 0.5 < viewers["camera"] / viewers.total() < 0.7

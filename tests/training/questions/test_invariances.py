@@ -13,7 +13,7 @@ from tests.training.questions.motions import backwards, mirrored, moved, scenes,
 from training.questions.candidates import Refused, candidate, draw
 from training.questions.cues import Cues, FloatArray
 from training.questions.templates import HIDDEN, KINDS, TYPES, Ask, quantity, question
-from training.questions.verbalise import SMALL, VERBALISERS, Statements, trends
+from training.questions.verbalise import SMALL, Statements, trends
 from training.questions.viewpoints import bodies
 
 DIRECTED = ("dir", "ori", "dir_pred")
@@ -21,7 +21,7 @@ LAST = 31
 SWAPPED = {"Left": "Right", "Right": "Left"}
 
 
-def asks(kinds: tuple[str, ...] = KINDS, count: int = 20) -> Iterator[tuple[Cues, Ask]]:
+def asks(kinds: tuple[str, ...] = tuple(KINDS), count: int = 20) -> Iterator[tuple[Cues, Ask]]:
     random = Random(1)
     for cues in scenes(4, seed=2):
         for type_ in TYPES:
@@ -32,7 +32,7 @@ def asks(kinds: tuple[str, ...] = KINDS, count: int = 20) -> Iterator[tuple[Cues
 
 
 def answer(cues: Cues, ask: Ask) -> Statements:
-    return VERBALISERS[ask.kind](quantity(bodies(cues), ask))
+    return KINDS[ask.kind].say(quantity(bodies(cues), ask))
 
 
 def test_mirrored_scene_swaps_left_and_right_and_nothing_else() -> None:

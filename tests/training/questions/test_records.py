@@ -67,3 +67,8 @@ def test_file_must_hold_a_list(tmp_path: Path) -> None:
     (tmp_path / "set.json").write_text('{"videoID": "clip"}')
     with pytest.raises(ValueError, match=r"set\.json holds a dict"):
         read(tmp_path / "set.json")
+
+
+def test_what_is_no_object_is_no_record() -> None:
+    with pytest.raises(ValueError, match="a record is a int, expected an object"):
+        from_json(3)

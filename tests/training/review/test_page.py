@@ -18,9 +18,10 @@ from selenium.webdriver.common.keys import Keys
 from tests.playground.browser import Page
 from tests.training.review.conftest import HOSTILE, OPTIONS, RECORDS
 from training.review.__main__ import main
+from training.review.decisions import FILE as DECISIONS
 from training.review.decisions import read
 from training.review.items import id_of
-from training.review.server import DECISIONS, ReviewServer
+from training.review.server import ReviewServer
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

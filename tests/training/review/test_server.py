@@ -12,9 +12,10 @@ import pytest
 
 from tests.training.review.conftest import RECORDS
 from training.review import page
+from training.review.decisions import FILE as DECISIONS
 from training.review.decisions import read
 from training.review.items import id_of
-from training.review.server import DECISIONS, ReviewServer
+from training.review.server import ReviewServer
 
 ID = id_of(RECORDS[0])
 
