@@ -30,7 +30,7 @@ from models.video import Clip
 from models.vlm import clip_frames, clip_grid
 from serve.cache import CacheStats
 from serve.calls import call
-from serve.engine import Choice, Engine, Film, Limits, Piece, Request, Result, Text, Token
+from serve.engine import Choice, Engine, Film, Limits, Piece, Request, Result, Text, Token, chunk_for
 from serve.errors import Deadline
 from serve.keys import ClipKey, prefix_of
 from serve.messages import Ask, Explanation, Likely, Reply, Report, Said, Seen
@@ -90,7 +90,7 @@ class Decoder:
             memory_bytes=settings.cache_bytes,
             max_tokens=settings.max_tokens,
             batch_tokens=settings.batch_tokens,
-            chunk_tokens=settings.chunk_tokens,
+            chunk_tokens=settings.chunk_tokens or chunk_for(settings.device),
             running=settings.running,
         )
         self._self_test()

@@ -153,7 +153,10 @@ class DecoderStage(ModelStage):
     max_tokens: Annotated[int, Field(ge=1, description="longest answer that a request may ask for")] = 1024
     running: Annotated[int, Field(ge=1, description="answers that are written side by side")] = 64
     batch_tokens: Annotated[int, Field(ge=1, description="tokens of one forward pass over questions")] = 1024
-    chunk_tokens: Annotated[int, Field(ge=1, description="of a clip in one pass: how long it holds up others")] = 512
+    chunk_tokens: Annotated[
+        int | None,
+        Field(ge=1, description="of a clip in one pass, how long it holds up others; default: 512, on a GPU 2112"),
+    ] = None
 
 
 class ReconstructorStage(ModelStage):

@@ -22,6 +22,6 @@ because `transformer` reads transformers' modules by name.
 """
 
 from serve.engine.engine import Engine
-from serve.engine.requests import Choice, Film, Limits, Piece, Request, Result, Text, Token
+from serve.engine.requests import Choice, Film, Limits, Piece, Request, Result, Text, Token, chunk_for
 
-__all__ = ["Choice", "Engine", "Film", "Limits", "Piece", "Request", "Result", "Text", "Token"]
+__all__ = ["Choice", "Engine", "Film", "Limits", "Piece", "Request", "Result", "Text", "Token", "chunk_for"]

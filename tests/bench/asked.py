@@ -20,7 +20,7 @@ from models.rope import Grid
 from models.selector import Memory, Selector
 from models.tokenizer import QwenTokenizer
 from serve.cache import Cached
-from serve.engine import Choice, Engine, Film, Limits, Request, Text
+from serve.engine import Choice, Engine, Film, Limits, Request, Text, chunk_for
 from serve.engine.plain import GenerateEngine
 from serve.trace import Stopwatch
 from serve.worker import TorchWorker
@@ -79,7 +79,7 @@ class Bench:
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
-        limits = Limits(self.memory_bytes)
+        limits = Limits(self.memory_bytes, chunk_tokens=chunk_for(self.worker.device))
         engine = Engine(self.model.decoder, self.model.tokenizer, self.worker, limits, self.wrap)
         try:
             yield engine
@@ -128,15 +128,15 @@ class Whole(Bench):
         return select
 
     async def plainly(self, request: Request) -> list[float] | list[int]:
-        self._memories.flush()
+        self._memories.drop_where(lambda clip: True)
         try:
             return await super().plainly(request)
         finally:
-            self._memories.flush()
+            self._memories.drop_where(lambda clip: True)
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
-        self._memories.flush()
+        self._memories.drop_where(lambda clip: True)
         async with super().engine() as engine:
             yield engine
 

@@ -22,6 +22,7 @@ import httpx
 
 from deploy.capacity.model import Deployment, Load, Simulation, Times, arrivals
 from deploy.capacity.plan import demand
+from serve.engine import chunk_for
 from serve.local import read_settings, running, wait_until_ready
 from serve.settings import Settings
 from tests.bench.crowd import _uploaded
@@ -43,7 +44,7 @@ def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Reco
     with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
         wait_until_ready(url)
         known = [_uploaded(client, unseen(video, n)) for n in range(ALONE + 1)]
-        times = _times(client, known, settings.decoder.chunk_tokens)
+        times = _times(client, known, settings.decoder.chunk_tokens or chunk_for(settings.decoder.device))
         yield from (median(f"capacity_{name}", [value], "s", "measured alone") for name, value in vars(times).items())
         load = Load(UTILISATION * cores / _seconds_each(times), PER_CLIP, GAP)
         questions = arrivals(load, SECONDS)

@@ -9,6 +9,7 @@ Legend: a grid is of merged tokens, one of which is 2 frames x 2 x 2 patches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,6 +22,12 @@ from models.decoder import Decoder
 from models.rope import Grid
 from serve.engine.transformer import Segment
 
+ATTENTION = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+)
 PATCH = 14
 MERGE = 2
 STRIDE = 2
@@ -93,8 +100,9 @@ def module_bytes(module: nn.Module) -> int:
 
 def counted(call: Callable[[], object]) -> int:
     """Operations of a call as torch counts them while it runs; causal attention counts as the whole square."""
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which torch's counter does not know
-    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping={kernel: _attention}) as counter:
+    # torch's counter does not know the CPU's kernel, and its formula for the others refuses keys that heads share.
+    kernels = dict.fromkeys(map(partial(getattr, torch.ops.aten), ATTENTION), _attention)
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
         call()
     return counter.get_total_flops()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.prompt import letter_ids
 from models.rope import text_positions
-from serve.engine import Choice, Limits, Text
+from serve.engine import Choice, Text, chunk_for
 from serve.engine.memory import Prefix
 from serve.engine.sampling import Draw, pick
 from serve.engine.transformer import KeysValues, Segment, Transformer
@@ -27,7 +27,6 @@ from tests.bench.record import MiB, Record, median
 
 BATCHES = (1, 8, 32)
 ANSWER = 32  # tokens of an answer so far, when a decoding step is measured
-CHUNK = Limits(1).chunk_tokens
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,9 @@ def vision(model: Model, meter: Meter) -> Iterator[Stage]:
     patches = costs.MERGE**2 * grid.size
     operations = costs.vision(model.config.decoder, grid)
     yield Stage("vision", meter.measure(lambda: decoder.see(frames)), patches, "patches", operations)
-    chunks = torch.split(frames, len(frames) // grid.times * max(1, CHUNK // (grid.rows * grid.columns)))
+    chunks = torch.split(
+        frames, len(frames) // grid.times * max(1, chunk_for(meter.device.type) // (grid.rows * grid.columns))
+    )
     by_chunk = meter.measure(lambda: [decoder.see(chunk) for chunk in chunks])
     yield Stage("vision_by_chunk", by_chunk, patches, "patches", operations)
 
@@ -186,7 +187,7 @@ def language(model: Model, meter: Meter, wrap: Callable[[Any], Any]) -> Iterator
     passes = Passes(model, wrap)
     tokens = passes.shared.keys.shape[2]
     config = model.config.decoder
-    for name, most in (("prefix_by_chunk", CHUNK), ("prefix", tokens)):
+    for name, most in (("prefix_by_chunk", chunk_for(meter.device.type)), ("prefix", tokens)):
         _, segments = passes.prefix(most)
         operations = sum(costs.language(config, [segment]) for segment in segments)
         yield Stage(name, meter.measure(partial(passes.fill, segments)), tokens, "tokens", operations)
