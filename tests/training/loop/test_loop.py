@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +136,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
 def test_another_config_is_not_resumed(alone: Path) -> None:
     with pytest.raises(ValueError, match=r"items was 8 and is 9"):
         run(World.alone("cpu"), config(alone, items=9))
+
+
+def test_a_run_ends_with_its_time_and_its_rate_has_fallen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()  # a second passes whenever somebody looks
+    fake = SimpleNamespace(monotonic=lambda: float(next(clock)), perf_counter=time.perf_counter)
+    monkeypatch.setattr("training.loop.loop.time", fake)
+    settings = config(tmp_path, steps=100_000, minutes=1.0, floor=0.0)
+    run(World.alone("cpu"), settings)
+    lines = journal.read(tmp_path / "log.jsonl")
+    assert 1 < lines[-1]["step"] < 100_000
+    assert lines[-1]["lr"] < 0.5 * max(line["lr"] for line in lines)
+    assert states.states(tmp_path), "what it has learned is saved"
+    assert (tmp_path / "checkpoint" / "model.safetensors").exists()
 
 
 def test_states_are_few(tmp_path: Path) -> None:

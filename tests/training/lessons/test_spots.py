@@ -1,0 +1,45 @@
+"""Where the selector's heads are taught to look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.training.questions.motions import scenes
+from training.lessons.samples import SAMPLES
+from training.lessons.spots import FRAMES_PER_TIME, spots
+from training.questions.templates import Ask
+from training.questions.viewpoints import bodies
+
+CUES = scenes(1)[0]
+AROUND = bodies(CUES)
+
+
+def test_a_speed_is_looked_at_from_both_ends_of_each_step() -> None:
+    found = spots(CUES, AROUND, Ask("spd", 0, (1,), 3, 20))
+    begins = np.floor(np.linspace(3, 19, SAMPLES)).astype(int)
+    assert found.times[0].tolist() == (begins // FRAMES_PER_TIME).tolist()
+    assert found.times[1].tolist() == ((begins + 1) // FRAMES_PER_TIME).tolist()
+
+
+def test_two_speeds_have_a_head_each() -> None:
+    found = spots(CUES, AROUND, Ask("spd_comp", 0, (1, 2), 3, 20))
+    assert found.times[0].tolist() == found.times[1].tolist()
+    assert found.who[0].tolist() != found.who[1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["ori", "dir"])
+def test_from_where_the_camera_stood_all_of_that_moment_is_looked_at(kind: str) -> None:
+    targets = (1,) if kind == "ori" else (1, 2)
+    found = spots(CUES, AROUND, Ask(kind, 0, targets, 3, 20, at=7))
+    assert (found.times[2] == 7 // FRAMES_PER_TIME).all()
+    assert found.cells[2].all()
+    moving = spots(CUES, AROUND, Ask(kind, 0, targets, 3, 20))
+    assert not moving.cells[2].all()
+
+
+def test_an_agent_that_looks_from_where_it_stood_is_looked_at_then() -> None:
+    viewer = next(number for number, body in enumerate(AROUND) if body.kind == "agent")
+    target = next(number for number in range(1, len(AROUND)) if number != viewer)
+    found = spots(CUES, AROUND, Ask("dis", viewer, (target, 0), 3, 20, at=11))
+    assert 11 // FRAMES_PER_TIME in {int(found.times[head, 0]) for head in range(3) if len(set(found.times[head])) == 1}
