@@ -141,7 +141,7 @@ def test_whole_numbers_must_be_identical() -> None:
 def test_a_checkpoint_of_ours_loads_and_matches_its_manifest(run: Run, checkpoint: Path) -> None:
     status, report = run(checkpoint)
     assert (status, report["ok"], report["layout"]) == (0, True, "ours")
-    assert report["parameters"] == {"decoder": 3_931_136, "encoder": 878_720, "selector": 1_896_064}
+    assert report["parameters"] == {"decoder": 3_931_136, "encoder": 2_798_400, "selector": 3_306_112}
     assert set(report["files"].values()) == {"ok"}
 
 
