@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.processes import alive, descendants
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 ANSWER_SECONDS = 45 * 60.0  # the installation is in it
 STOP_SECONDS = 60.0
 GONE_SECONDS = 15.0  # until the kernel and Ray have tidied up after the last word
+MADE = {".venv", ".dsr", "build", "dist", "evidence", "runs"}  # in the uppermost folder, as .gitignore has it
+SAFE = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}  # another's checkout
 TAIL = 60  # lines of a log that a failure shows
 SERVING = "Ctrl-C stops"
 OPTION = re.compile(r"^ +([A-Z]) +(\d+\.\d)%  (.+)$", re.M)  # as serve.local prints one
@@ -57,6 +60,11 @@ def copy(source: Path = ROOT) -> Iterator[Path]:
     """The committed state of `source` in a directory that was empty. Nothing of it is left afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="fresh-"))
     try:
+        if not (source / ".git").exists():  # an export: all of it is what is committed, but for what `make` makes
+            say(f"copying {source}, which is no repository, into {directory}")
+            shutil.copytree(source, directory / "copy", symlinks=True, ignore=partial(_made, source))
+            yield directory / "copy"
+            return
         commit = _git(source, "rev-parse", "HEAD")
         say(f"cloning {commit[:12]} into {directory}")
         if changed := _git(source, "status", "--porcelain").splitlines():
@@ -70,6 +78,12 @@ def copy(source: Path = ROOT) -> Iterator[Path]:
             _kill(pid)
         shutil.rmtree(directory, ignore_errors=True)
         say(f"{directory} is removed")
+
+
+def _made(source: Path, folder: str, names: list[str]) -> set[str]:
+    """What is no part of the project in a folder below `source`."""
+    caches = {name for name in names if name == "__pycache__" or name.endswith((".egg-info", "_cache"))}
+    return caches | (MADE & set(names) if Path(folder) == source else set())
 
 
 def run(folder: Path) -> None:
@@ -219,7 +233,7 @@ def _remove(processes: dict[int, str]) -> None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(["git", *words], cwd=folder, env=environment(**SAFE), capture_output=True, text=True)
     if done.returncode != 0:
         raise Failed(f"git {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -124,3 +124,15 @@ def test_settings_of_pip_stay_and_what_points_elsewhere_goes(monkeypatch: pytest
     assert kept["PIP_INDEX_URL"] == "there"
     assert kept["PORT"] == "5"
     assert not kept.keys() & {"VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "DSR_URL", "GIT_DIR"}
+
+
+def test_an_export_without_a_repository_is_copied_without_what_was_made(tmp_path: Path) -> None:
+    source = tmp_path / "export"
+    for name in ("tests/evidence/list.toml", "evidence/report.md", ".venv/bin/python", "serve/__pycache__/x.pyc"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("x")
+    with fresh.copy(source) as folder:
+        assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+            "tests/evidence/list.toml"
+        ]
+    assert not folder.exists()

@@ -57,7 +57,7 @@ class Kept:
 
 
 class Growing:
-    """`first` scenes before the first step and `more` with each, up to `most`; 75 KB of the device's memory each."""
+    """`first` scenes before the first step and `more` with each, up to `most`; 0.6 MB of the device's memory each."""
 
     def __init__(
         self, config: SceneConfig, first: int, more: int, most: int, device: torch.device, processes: int

@@ -36,7 +36,7 @@ HELD_OUT = CHUNK  # scenes, the first ones: never trained on
 
 @dataclass(frozen=True)
 class Pi3RunConfig:
-    """`groups` of 256 scenes, kept as files in `cache`; on a GPU in its memory (75 KB a scene), where there are
+    """`groups` of 256 scenes, kept as files in `cache`; on a GPU in its memory (0.6 MB a scene), where there are
     `first` scenes at the start and `more` with every step. `scenes` of a step; every `rebuild`-th step teaches the
     whole π³, the others the encoder alone, which costs a third. `jitter`: strength of random colours and noise. `init`:
     what it starts from in place of random weights, a folder that this run has exported, or a checkpoint, which has no
