@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from training.loop import groups, states, stopping
 from training.loop.journal import Journal, plot
-from training.loop.task import Metrics, Outcome, Share, Task
+from training.loop.metrics import Floats, floats, means
+from training.loop.task import Outcome, Share, Task
 from training.loop.workers import World
 
 LEAST = {
@@ -28,7 +29,6 @@ LEAST = {
     "floor": 0, "clip": 0, "seed": 0, "minutes": 0,
 }  # fmt: skip
 FREE = ("keep", "log_every", "save_every", "evaluate_every")  # a run may go on with another value: it learns the same
-Floats = dict[str, tuple[float, float]]
 PLAIN = [SDPBackend.MATH]
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 NAMED = 16  # ids in a message
@@ -192,14 +192,14 @@ class _Run:
             "seconds": round(self.times[-1], 4),
             "per_second": round(count / self.times[-1], 2),
             "memory_mib": self.world.peak_memory(),
-            "metrics": _means([one.metrics for one in done]),
+            "metrics": means([one.metrics for one in done]),
         }
 
     def evaluate(self) -> dict[str, float]:
         self.task.module.eval()
         with torch.no_grad(), self._precision():
             measured = self.through(self.task.evaluate, self.done)
-        return {f"held_{name}": value for name, value in _means([_floats(measured)]).items()}
+        return {f"held_{name}": value for name, value in means([floats(measured)]).items()}
 
     def save(self) -> None:
         states.save(self.out, self.done, self.task.module, self.optim, self.config.keep, self.world.first)
@@ -227,7 +227,7 @@ class _Run:
         with self._precision():
             loss, outcome = self.through(self._loss, batch)
             loss.backward()
-        read = _floats({"": (loss.detach(), 1.0), **outcome.metrics})
+        read = floats({"": (loss.detach(), 1.0), **outcome.metrics})
         return _Done(read.pop("")[0], outcome.count, read, tuple(outcome.ids))
 
     def _loss(self, batch: Any) -> tuple[Tensor, Outcome]:
@@ -271,25 +271,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
-
-
-def _floats(metrics: Metrics) -> Floats:
-    """Reads all scalars of a device at once: each reading waits for the device."""
-    values = [value for pair in metrics.values() for value in pair]
-    there = [value.double() for value in values if isinstance(value, Tensor)]
-    read = iter(torch.stack(there).tolist() if there else [])
-    numbers = [next(read) if isinstance(value, Tensor) else float(value) for value in values]
-    return {name: (numbers[2 * n], numbers[2 * n + 1]) for n, name in enumerate(metrics)}
-
-
-def _means(parts: Sequence[Floats]) -> dict[str, float]:
-    """Of sums and counts; what was counted nowhere is left out."""
-    sums: dict[str, tuple[float, float]] = {}
-    for part in parts:
-        for name, (value, count) in part.items():
-            before = sums.get(name, (0.0, 0.0))
-            sums[name] = (before[0] + value, before[1] + count)
-    return {name: value / count for name, (value, count) in sums.items() if count}
 
 
 def _ids(done: Sequence[_Done]) -> str:
