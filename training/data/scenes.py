@@ -10,7 +10,6 @@ Legend: S scenes of a chunk, F frames, K frames with depth and masks, O objects 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -38,6 +37,7 @@ from training.scenes.config import SceneConfig, Seeds
 from training.scenes.rendering import Rendered
 from training.scenes.scene import Scene
 from training.scenes.tracks import cues_of
+from training.whole import replacing
 
 CHUNK, GROUP, TOGETHER = 64, 4, 8
 MOST_OBJECTS = 5
@@ -77,9 +77,9 @@ class SceneStore:
         """What is in the file `name`; made when it is not there. Plain tensors, lists and strings alone."""
         path = self.directory / name
         if not path.exists():
-            unfinished = path.with_name(f"{name}.{os.getpid()}.part")
-            torch.save(make(), unfinished)
-            os.replace(unfinished, path)
+            made = make()
+            with replacing(path) as unfinished:
+                torch.save(made, unfinished)
         return torch.load(path, weights_only=True, mmap=True)
 
 

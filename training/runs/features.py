@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from models.encoder import ImageEncoder
 from training.data.scenes import CHUNK, SceneStore
+from training.whole import replacing
 
 TOGETHER = 8  # clips that are encoded at once
 
@@ -59,9 +59,9 @@ class Features:
             return self._encoded(number)
         path: Path = self.directory / f"{number:05d}.pt"
         if not path.exists():
-            unfinished = path.with_suffix(f".{os.getpid()}.part")
-            torch.save(self._encoded(number), unfinished)
-            os.replace(unfinished, path)
+            encoded = self._encoded(number)
+            with replacing(path) as unfinished:
+                torch.save(encoded, unfinished)
         return torch.load(path, weights_only=True, mmap=True)
 
     def _encoded(self, number: int) -> Tensor:
