@@ -93,7 +93,7 @@ def run(folder: Path) -> None:
     with log.open("wb") as out:
         make = subprocess.Popen(
             ["make", "run"], cwd=folder, env=environment(PORT=str(port)), stdin=subprocess.DEVNULL,
-            stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            stdout=out, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_listening,
         )  # fmt: skip
     started: dict[int, str] = {}
     try:
@@ -176,6 +176,11 @@ def _until(word: str, make: subprocess.Popen[bytes], log: Path, seconds: float) 
         if time.monotonic() > end:
             raise Failed(f"`make run` did not answer within {seconds / 60:.0f} min", log)
         time.sleep(0.2)
+
+
+def _listening() -> None:
+    """Ctrl-C ends it also where whoever started us, a shell in the background, ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _judge(said: str, log: Path) -> None:
