@@ -207,11 +207,11 @@ class Selector(nn.Module):
         queries = self.ask(text)
         keys, mask = _pad([memory.keys for memory in memories])
         values, _ = _pad([memory.values for memory in memories])
-        tokens, weights = self.answer(queries, keys, values, mask, attention)
+        tokens, weights = self.look(queries, keys, values, mask, attention)
         kept = [w[:, : m.grid.size] for w, m in zip(weights, memories, strict=True)] if weights is not None else None
         return Selection(tokens, kept)
 
-    def answer(
+    def look(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Geometry tokens [B, Q, D] of question queries [B, Q, D] and what they read of clips, [B, K, M, E] each; mask

@@ -18,12 +18,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
 from models.decoder import Decoder
@@ -31,6 +29,7 @@ from models.encoder import ImageEncoder
 from models.prompt import Prompt, SpecialTokens
 from models.rope import Grid
 from training.loop.groups import grouped, optimizer
+from training.loop.loop import recompute
 from training.plan import GIB, plan
 from training.runs.recipe import DsrModel, rates
 from training.untrained import random_stages
@@ -68,7 +67,7 @@ class Recipe:
         self.groups = grouped(self.module, rates(1e-6, 2e-7))
         self.optim = optimizer(self.groups)
         for layer in decoder.model.model.language_model.layers:
-            _recompute(layer)
+            recompute(layer)
 
     def embedded(self, frames: Tensor, grid: Grid, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Embeddings [1, L, D] and positions [3, 1, L] of one prompt, with gradients where there are any."""
@@ -115,15 +114,6 @@ def measured(config: ModelConfig, size: tuple[int, int], device: torch.device, s
     planned = round(plan(config, 1, embeds.shape[1]).total / GIB, 2)
     layers, tokens = config.decoder.num_hidden_layers, embeds.shape[1]
     return Step(layers, tokens, _peak(device), planned, geometry, forward, backward, update, _name(device))
-
-
-def _recompute(layer: nn.Module) -> None:
-    forward = layer.forward
-
-    def recomputed(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    layer.forward = recomputed
 
 
 def _now(device: torch.device) -> float:

@@ -100,8 +100,8 @@ def work(world: World, name: str, config: Any, command: str) -> None:
     """What every worker of a run does."""
     torch.manual_seed(config.loop.seed)
     if world.device.type == "cuda":
-        # What is left for the CPU is small, and its threads would wait for each other on cores that make scenes: so a
-        # step of `tiny-look` took 0.3 s in place of 0.1.
+        # What is left for the CPU is small, and its threads wait for each other where other processes make scenes: a
+        # step of `tiny-look` took 0.3 s beside them and 0.1 on idle cores.
         torch.set_num_threads(1)
     task = RUNS[name].task(config, world.device)
     train(task, config.loop, world, as_facts(name, command, config))

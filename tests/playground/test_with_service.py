@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ pytest.importorskip("ray")
 
 from serve.local import read_settings, running, wait_until_ready
 from tests.clips import make_clip
+from tests.fresh import free_port
 from tests.playground.browser import Page
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ OTHER = "How does the distance between the blue ball and the camera change?"
 def url(driver: Chrome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The laptop's settings with a store of its own. After the browser: without one, no service is started."""
     store = {"url": str(tmp_path_factory.mktemp("store")), "max_bytes": 50_000_000}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with running(read_settings(Path("deploy/serve-local.yaml"), store=store), port) as address:
+    with running(read_settings(Path("deploy/serve-local.yaml"), store=store), free_port()) as address:
         wait_until_ready(address)
         yield address
         driver.get("about:blank")

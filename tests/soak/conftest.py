@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.service.conftest import free_port
+from tests.fresh import free_port
 
 STAGES = ("frames", "encoder", "selector", "decoder", "ingress")
 Start = Callable[..., str]

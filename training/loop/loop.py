@@ -139,7 +139,7 @@ class _Run:
             print(groups.table(self.groups), flush=True)
         if config.checkpoint_blocks:
             for block in task.blocks():
-                _recompute(block)
+                recompute(block)
         self.through = world.sharded(task.module, task.blocks(), self.bf16)
         self.groups = groups.grouped(task.module, task.rates())  # sharding made other parameters of them
         self.optim = groups.optimizer(self.groups)
@@ -199,7 +199,7 @@ class _Run:
         self.task.module.eval()
         with torch.no_grad(), self._precision():
             measured = self.through(self.task.evaluate, self.done)
-        return {f"held_{name}": value for name, value in means([floats(measured)]).items()}
+        return {f"held_{name}": value for name, value in means([measured]).items()}
 
     def save(self) -> None:
         states.save(self.out, self.done, self.task.module, self.optim, self.config.keep, self.world.first)
@@ -279,7 +279,8 @@ def _ids(done: Sequence[_Done]) -> str:
     return f"samples {', '.join(ids[:NAMED]) or 'without ids'}{more}"
 
 
-def _recompute(block: nn.Module) -> None:
+def recompute(block: nn.Module) -> None:
+    """From now on what the block computes is not kept for the way back, but computed again."""
     forward = block.forward
 
     def recomputed(*args: Any, **kwargs: Any) -> Any:

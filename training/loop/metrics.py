@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from training.loop.task import Metrics
+from training.loop.task import Metrics, Number
 
 Floats = dict[str, tuple[float, float]]
 
@@ -21,11 +21,16 @@ def floats(metrics: Metrics) -> Floats:
     return {name: (numbers[2 * n], numbers[2 * n + 1]) for n, name in enumerate(metrics)}
 
 
-def means(parts: Sequence[Floats]) -> dict[str, float]:
-    """Of sums and counts; what was counted nowhere is left out."""
-    sums: dict[str, tuple[float, float]] = {}
+def summed(parts: Iterable[Metrics]) -> Metrics:
+    """Of several batches, as if they had been one."""
+    sums: dict[str, tuple[Number, Number]] = {}
     for part in parts:
         for name, (value, count) in part.items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + value, before[1] + count)
-    return {name: value / count for name, (value, count) in sums.items() if count}
+    return sums
+
+
+def means(parts: Iterable[Metrics]) -> dict[str, float]:
+    """Of sums and counts; what was counted nowhere is left out."""
+    return {name: value / count for name, (value, count) in floats(summed(parts)).items() if count}

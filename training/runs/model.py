@@ -81,7 +81,7 @@ class TinyModel(nn.Module):
         keys, values = self.selector.keys_and_values(geometry, places)
         there = torch.arange(geometry.shape[1], device=seen.device) < seen[:, None]
         queries = self.selector.ask_padded(F.embedding(text, self.embeddings), real)
-        return self.selector.answer(queries, _own(keys, clip, even), _own(values, clip, even), there)[0]
+        return self.selector.look(queries, _own(keys, clip, even), _own(values, clip, even), there)[0]
 
     @torch.no_grad()
     def videos(self, frames: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from training.data.glimpses import Glimpses, Growing, Kept
 from training.data.scenes import CHUNK, GROUP, SceneStore
 from training.lessons import patches, reconstruction
 from training.loop.loop import LoopConfig
-from training.loop.task import Metrics, Number, Outcome, Rate, Share
+from training.loop.metrics import summed
+from training.loop.task import Metrics, Outcome, Rate, Share
 from training.runs.stores import prepared
 from training.scenes.catalogue import COLOURS, KINDS
 from training.scenes.config import SceneConfig
@@ -117,13 +118,9 @@ class Pi3Task:
 
     def evaluate(self, step: int) -> Metrics:
         self.glimpses.there(0)
-        sums: dict[str, tuple[Number, Number]] = {}
-        for start in range(0, HELD_OUT, self.config.scenes):
-            scenes = range(start, min(HELD_OUT, start + self.config.scenes))
-            for name, (value, count) in self._lesson(scenes, True, 0.0)[1].items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = before[0] + value, before[1] + count
-        return sums
+        starts = range(0, HELD_OUT, self.config.scenes)
+        parts = (range(start, min(HELD_OUT, start + self.config.scenes)) for start in starts)
+        return summed(self._lesson(part, True, 0.0)[1] for part in parts)
 
     def blocks(self) -> Sequence[nn.Module]:
         return [*self.module.pi3.encoder.blocks, *self.module.pi3.decoder]

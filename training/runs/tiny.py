@@ -28,7 +28,8 @@ from training.lessons import looking, reading
 from training.lessons.pages import Page, Printer
 from training.loop import states
 from training.loop.loop import LoopConfig
-from training.loop.task import Metrics, Number, Outcome, Rate, Share, moved
+from training.loop.metrics import summed
+from training.loop.task import Metrics, Outcome, Rate, Share, moved
 from training.runs.features import Features
 from training.runs.model import Prefix, TinyModel, exported, tokenizer_in
 from training.runs.stores import prepared
@@ -162,15 +163,13 @@ class TinyTask:
 
     def evaluate(self, step: int) -> Metrics:
         random = Random(0)
-        sums: dict[str, tuple[Number, Number]] = {}
-        count = max(1, MEASURED // (self.config.scenes * self.config.questions))
-        for _ in range(count if self.held else 0):
-            scenes = random.sample(self.held, min(self.config.scenes, len(self.held)))
-            chosen = [(s, list(self.questions[s][: self.config.questions])) for s in scenes]
-            for name, (value, number) in self.loss(self._batch(chosen, True, self._has_video(step))).metrics.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = before[0] + value, before[1] + number
-        return sums
+        count = max(1, MEASURED // (self.config.scenes * self.config.questions)) if self.held else 0
+        return summed(self._measured(random, self._has_video(step)) for _ in range(count))
+
+    def _measured(self, random: Random, video: bool) -> Metrics:
+        scenes = random.sample(self.held, min(self.config.scenes, len(self.held)))
+        chosen = [(scene, list(self.questions[scene][: self.config.questions])) for scene in scenes]
+        return self.loss(self._batch(chosen, True, video)).metrics
 
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.module.decoder.model.model.language_model.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,8 @@ import pytest
 from models.vlm import VisionLanguageModel
 from serve.settings import ReconstructorStage, Traces
 from tests.collector import Collector, collecting
+from tests.fresh import free_port
 from tests.serve.service.asking import PI3, ROUGH, TINY
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="package")

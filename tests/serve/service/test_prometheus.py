@@ -15,8 +15,8 @@ import yaml
 
 from tests.clips import make_clip
 from tests.deploy.monitoring import INTERVAL, panels, rule_file, rules
+from tests.fresh import free_port
 from tests.serve.service.asking import QUESTION, ask_by_id
-from tests.serve.service.conftest import free_port
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="Prometheus is not installed: apt-get install prometheus"

@@ -22,9 +22,9 @@ import httpx
 import pytest
 
 from tests.clips import make_clip
+from tests.fresh import free_port
 from tests.processes import descendants
 from tests.serve.service.asking import held
-from tests.serve.service.conftest import free_port
 
 pytestmark = pytest.mark.soak
 
