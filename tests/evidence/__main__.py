@@ -5,7 +5,8 @@
     python -m tests.evidence --minutes 60                # what does not fit into an hour is left for the next time
 
 Writes DATE.md and DATE.json into --out. What has ended well is not run again for the same commit (--again: it is); what
-was not run keeps its last value with its date. Exit status 1: a figure is worse than stated, or a command failed.
+was run at an earlier commit stands with that commit, and what was never run keeps its last value with its date. Exit
+status 1: a figure is worse than stated, or a command failed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def lacking(command: Command) -> str:
 
 
 def measure(table: Table, figures: Sequence[Figure], chosen: Sequence[Command], given: argparse.Namespace) -> Report:
-    """Runs what was chosen and fits, and compares all that there is, of earlier times for the same commit, too."""
+    """Runs what was chosen and fits, and compares all that there is, of earlier times and commits, too."""
     folder, end = running.place(given.out), time.monotonic() + 60 * (given.minutes or float("inf"))
     (commit, dirty), machine = running.state(), hardware()
     runs = {name: run for name, command in table.commands.items() if (run := running.finished(folder, command))}
@@ -91,9 +92,13 @@ def measure(table: Table, figures: Sequence[Figure], chosen: Sequence[Command], 
             run = runs[command.name] = running.run(command, folder)
             ended = f"FAILED ({run.why or f'status {run.status}'}):\n{run.tail()}" if run.failed else "done"
             print(f"    {ended} after {run.seconds / 60:.1f} min: {run.folder}", flush=True)
+    before = {name: running.earlier(given.out, command) for name, command in table.commands.items()}
+    runs |= {name: run for name, run in before.items() if run is not None and name not in runs}
     findings = list(find(table, figures, runs, reasons, machine))
     kept = [statement for statement in table.statements if statement.kept]
-    return Report(date.today().isoformat(), commit, dirty, machine, table.commands, runs, reasons, findings, kept)
+    return Report(
+        date.today().isoformat(), commit, dirty, machine, table.commands, runs, reasons, findings, kept, folder.name
+    )
 
 
 def find(

@@ -22,7 +22,8 @@ SHARES = 4  # significant digits of a value in the table
 
 @dataclass(frozen=True)
 class Report:
-    """`runs`: of the commands that were run or had been, by name; `reasons`: why the others were not."""
+    """`runs`: of the commands that were run or had been, by name; `reasons`: why the others were not. `state` of the
+    files: runs of another one are those of an earlier commit."""
 
     date: str
     commit: str
@@ -33,6 +34,7 @@ class Report:
     reasons: Mapping[str, str]
     findings: Sequence[Finding]
     kept: Sequence[Statement]
+    state: str
 
     @property
     def bad(self) -> list[str]:
@@ -58,6 +60,7 @@ class Report:
     def as_markdown(self) -> str:
         dirty = ", with changes that are not committed" if self.dirty else ""
         counts = Counter(each.verdict.split(";")[0] for each in self.findings)
+        old = sum(bool(self._earlier(each.figure.command)) for each in self.findings)
         return "\n".join(
             [
                 f"# Stated figures, measured again on {self.date}",
@@ -67,6 +70,11 @@ class Report:
                 + ".",
                 "",
                 f"{len(self.findings)} figures: " + ", ".join(f"{n} {what}" for what, n in counts.most_common()) + ".",
+                *(
+                    [f"{old} of them were measured at an earlier commit, which their command's row names."]
+                    if old
+                    else []
+                ),
                 *(f"* **{each}**" for each in self.bad),
                 "",
                 *(line for group in GROUPS for line in self._group(group)),
@@ -98,7 +106,13 @@ class Report:
             return f"| `{command.run}` | {self._reason(command)} | | | |"
         loads = (" ".join(f"{each:.1f}" for each in load) for load in (run.load_before, run.load_after))
         ended = f"**{run.why or f'failed with status {run.status}'}**" if run.failed else "well"
+        ended += self._earlier(command.name)
         return f"| `{command.run}` | {run.started}, {ended} | {run.seconds / 60:.1f} | {' | '.join(loads)} |"
+
+    def _earlier(self, name: str) -> str:
+        """Where a command's run is of an earlier commit, its name."""
+        run = self.runs.get(name)
+        return f", at {run.state}" if run is not None and run.state != self.state else ""
 
     def _reason(self, command: Command) -> str:
         why = self.reasons[command.name]
@@ -116,7 +130,7 @@ class Report:
             return {**told, "not_run": self.reasons[name]}
         return {
             **told, "status": run.status, "why": run.why, "started": run.started, "seconds": run.seconds,
-            "load_before": run.load_before, "load_after": run.load_after,
+            "state": run.state, "load_before": run.load_before, "load_after": run.load_after,
         }  # fmt: skip
 
 

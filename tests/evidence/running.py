@@ -1,6 +1,7 @@
 """Runs the commands, one after the other, each in a folder of its own that keeps what it said.
 
-A command that has ended well is not run again for the same state of the files, so that hours may be taken in parts.
+A command that has ended well is not run again for the same state of the files, so that hours may be taken in parts;
+what it said at an earlier commit stands, by that commit's name, until it is run again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TIMES_LONGER, LEAST_MINUTES = 6, 10.0  # than expected, and at least, before a c
 STOP_SECONDS = 60.0
 HEARTBEAT_SECONDS = 60.0
 TAIL = 15  # lines
+SHORT = 12  # digits of a commit
 
 Load = tuple[float, float, float]
 
@@ -56,6 +58,11 @@ class Run:
     @property
     def failed(self) -> bool:
         return self.status != 0
+
+    @property
+    def state(self) -> str:
+        """Of the files, as `place` names it: the commit, with a mark of what differed from it."""
+        return Path(self.folder).parent.name
 
     @property
     def date(self) -> str:
@@ -88,9 +95,9 @@ def place(folder: Path) -> Path:
     """Where the runs of this state of the files are kept: by the commit and by what differs from it."""
     commit, dirty = state()
     if not dirty:
-        return folder / "runs" / commit[:12]
+        return folder / "runs" / commit[:SHORT]
     changes = _git("diff", "HEAD") + _git("status", "--porcelain")
-    return folder / "runs" / f"{commit[:12]}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}"
+    return folder / "runs" / f"{commit[:SHORT]}-{hashlib.sha256(changes.encode()).hexdigest()[:8]}"
 
 
 def finished(folder: Path, command: Command) -> Run | None:
@@ -98,6 +105,14 @@ def finished(folder: Path, command: Command) -> Run | None:
     path = folder / command.name / DONE
     found = Run(**json.loads(path.read_text())) if path.exists() else None
     return found if found is not None and not found.failed else None
+
+
+def earlier(folder: Path, command: Command) -> Run | None:
+    """The newest run that ended well at a commit that this one was made from, or at this one."""
+    commits = {line[:SHORT] for line in _git("rev-list", "HEAD").split()}
+    places = (folder / "runs" / commit for commit in commits)
+    runs = [found for place in places if place.is_dir() and (found := finished(place, command))]
+    return max(runs, key=lambda found: found.started, default=None)
 
 
 def run(command: Command, folder: Path) -> Run:

@@ -221,6 +221,32 @@ def test_all_of_it_on_made_up_commands(
     assert third.bad == []
 
 
+def test_what_an_earlier_commit_has_measured_stands_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = {name: 40 * name for name in "abc"}  # c is no commit that this one was made from
+    monkeypatch.setattr(running, "_git", lambda *words: f"{of['b']}\n{of['a']}\n" if "rev-list" in words else "")
+    monkeypatch.setattr(running, "state", lambda: (of["b"], False))
+    table, figures = _made_up(tmp_path)
+    given = argparse.Namespace(out=tmp_path / "out", minutes=None, again=False)
+    good = evidence.choose(table, ["good"])
+    for commit in ("a", "c"):
+        running.run(good[0], running.place(given.out).with_name(of[commit][: running.SHORT]))
+    assert (tmp_path / "times").read_text() == "once once "
+
+    found = evidence.measure(table, figures, evidence.choose(table, ["mute"]), given)
+    assert (found.findings[0].now, found.findings[0].verdict) == (10, REPRODUCED)
+    assert found.as_dict()["commands"]["good"]["state"] == of["a"][: running.SHORT]
+    text = found.as_markdown()
+    assert f"well, at {of['a'][: running.SHORT]} |" in text
+    assert "1 of them were measured at an earlier commit" in text
+
+    again = evidence.measure(table, figures, good, given)
+    assert (tmp_path / "times").read_text() == "once once once ", "who asks for it gets it for this commit"
+    assert again.as_dict()["commands"]["good"]["state"] == of["b"][: running.SHORT]
+    assert "earlier commit" not in again.as_markdown()
+
+
 def test_a_group_that_is_not_there_is_named() -> None:
     with pytest.raises(BadTable, match="sok"):
         evidence.choose(read(), ["sok"])
