@@ -4,7 +4,8 @@ Token k is about the k-th of 32 even moments of the interval (`training.lessons.
 the first thing that the question names, the second at the last one, the third at the one between, or at one of the two.
 Two things are more than that:
 
-* a speed is a step from a frame to the next: where one thing is named, the second head looks at the step's other end;
+* a speed is a step from a frame to the next, too short to be seen by where a thing is at both ends: where one thing
+  moves, the second head looks at it `REACH` frames after the step, another one as many before it;
 * from the camera where it stood at a moment: the third head looks anywhere at that moment. How the camera has turned
   since is told by the light, which `training.lessons.patches` teaches the encoder to see.
 
@@ -28,6 +29,7 @@ THINGS = 3
 STEPS = ("spd", "spd_comp", "dir_pred")  # kinds whose samples are steps from a frame to the next
 PLACE = 6  # numbers that say where one is: (x/z, y/z, log z) of its middle, and its forward axis, in the camera's axes
 NEAREST = 0.3  # metres before the camera
+REACH = 2  # frames before and after a step
 COVERED = 0.35  # of what the best covered cell has: cells with less do not count
 UNKNOWN = -100
 CELL = 28  # pixels: a merged token is so wide
@@ -99,7 +101,10 @@ def _when(ask: Ask, place: int, number: int, frames: NDArray[np.int64]) -> NDArr
     if ask.kind not in STEPS:
         return frames
     begin = np.floor(np.linspace(ask.start, ask.end - 1, SAMPLES)).astype(int)
-    return begin + int(place == 1 and len(ask.targets) == 1)
+    if len(ask.targets) > 1:
+        return begin  # one head for each of them
+    span = min(1 + 2 * REACH, ask.end - ask.start)  # the same for every token, also at the interval's ends
+    return np.clip(begin - REACH, ask.start, ask.end - span) + span * int(place == 1)
 
 
 def _covered(box: FloatArray, width: int, height: int) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.questions.motions import scenes
 from training.lessons.samples import SAMPLES
-from training.lessons.spots import FRAMES_PER_TIME, spots
+from training.lessons.spots import FRAMES_PER_TIME, REACH, spots
 from training.questions.templates import Ask
 from training.questions.viewpoints import bodies
 
@@ -15,11 +15,19 @@ CUES = scenes(1)[0]
 AROUND = bodies(CUES)
 
 
-def test_a_speed_is_looked_at_from_both_ends_of_each_step() -> None:
-    found = spots(CUES, AROUND, Ask("spd", 0, (1,), 3, 20))
-    begins = np.floor(np.linspace(3, 19, SAMPLES)).astype(int)
-    assert found.times[0].tolist() == (begins // FRAMES_PER_TIME).tolist()
-    assert found.times[1].tolist() == ((begins + 1) // FRAMES_PER_TIME).tolist()
+@pytest.mark.parametrize("kind", ["spd", "dir_pred"])
+def test_a_step_is_looked_at_from_some_frames_before_and_after_it(kind: str) -> None:
+    found = spots(CUES, AROUND, Ask(kind, 0, (1,), 3, 20))
+    span = 1 + 2 * REACH
+    before = np.clip(np.floor(np.linspace(3, 19, SAMPLES)).astype(int) - REACH, 3, 20 - span)
+    assert found.times[0].tolist() == (before // FRAMES_PER_TIME).tolist()
+    assert found.times[1].tolist() == ((before + span) // FRAMES_PER_TIME).tolist()
+
+
+def test_in_a_short_interval_all_of_it_is_the_step() -> None:
+    found = spots(CUES, AROUND, Ask("spd", 0, (1,), 4, 8))
+    assert set(found.times[0].tolist()) == {4 // FRAMES_PER_TIME}
+    assert set(found.times[1].tolist()) == {8 // FRAMES_PER_TIME}
 
 
 def test_two_speeds_have_a_head_each() -> None:
