@@ -92,8 +92,7 @@ def measure(table: Table, figures: Sequence[Figure], chosen: Sequence[Command], 
             run = runs[command.name] = running.run(command, folder)
             ended = f"FAILED ({run.why or f'status {run.status}'}):\n{run.tail()}" if run.failed else "done"
             print(f"    {ended} after {run.seconds / 60:.1f} min: {run.folder}", flush=True)
-    before = {name: running.earlier(given.out, command) for name, command in table.commands.items()}
-    runs |= {name: run for name, run in before.items() if run is not None and name not in runs}
+    runs = running.earlier(given.out, table.commands.values()) | runs
     findings = list(find(table, figures, runs, reasons, machine))
     kept = [statement for statement in table.statements if statement.kept]
     return Report(

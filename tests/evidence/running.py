@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -107,12 +107,12 @@ def finished(folder: Path, command: Command) -> Run | None:
     return found if found is not None and not found.failed else None
 
 
-def earlier(folder: Path, command: Command) -> Run | None:
-    """The newest run that ended well at a commit that this one was made from, or at this one."""
-    commits = {line[:SHORT] for line in _git("rev-list", "HEAD").split()}
-    places = (folder / "runs" / commit for commit in commits)
-    runs = [found for place in places if place.is_dir() and (found := finished(place, command))]
-    return max(runs, key=lambda found: found.started, default=None)
+def earlier(folder: Path, commands: Iterable[Command]) -> dict[str, Run]:
+    """By command the newest run that ended well at a commit that this one was made from, or at this one."""
+    places = [folder / "runs" / line[:SHORT] for line in _git("rev-list", "HEAD").split()]
+    known = [place for place in places if place.is_dir()]
+    found = [run for command in commands for place in known if (run := finished(place, command))]
+    return {run.command: run for run in sorted(found, key=lambda run: run.started)}
 
 
 def run(command: Command, folder: Path) -> Run:
