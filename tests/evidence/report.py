@@ -40,7 +40,11 @@ class Report:
     def bad(self) -> list[str]:
         """What makes the exit status 1."""
         failed = [f"the command {name} failed" for name, run in self.runs.items() if run.failed]
-        return failed + [f"{each.figure.name}: {each.verdict}" for each in self.findings if each.is_bad]
+        return failed + [
+            f"{each.figure.name}: {each.verdict}{self._earlier(each.figure.command)}"
+            for each in self.findings
+            if each.is_bad
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         return {
