@@ -43,7 +43,7 @@ CHUNK, GROUP, TOGETHER = 64, 4, 8
 MOST_OBJECTS = 5
 DRAWN, LEARNED = 60, 2000  # as `Plan` has them: less than a benchmark needs, at half the time
 PICKED = 8  # frames of a scene whose depth and masks are kept
-VERSION = 3  # of the files: another one is another folder
+VERSION = 4  # of the files: another one is another folder
 
 
 class SceneStore:

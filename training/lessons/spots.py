@@ -96,8 +96,8 @@ def things(ask: Ask) -> tuple[int, ...]:
 
 def _when(ask: Ask, place: int, number: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:
     """[Q] the frames at which the head of this place looks at a body."""
-    if number == ask.viewer and ask.at is not None:
-        return np.full_like(frames, ask.at)  # an absolute viewpoint stays where its viewer was
+    if _stays(ask, place, number):
+        return np.full_like(frames, ask.at)
     if ask.kind not in STEPS:
         return frames
     begin = np.floor(np.linspace(ask.start, ask.end - 1, SAMPLES)).astype(int)
@@ -105,6 +105,14 @@ def _when(ask: Ask, place: int, number: int, frames: NDArray[np.int64]) -> NDArr
         return begin  # one head for each of them
     span = min(1 + 2 * REACH, ask.end - ask.start)  # the same for every token, also at the interval's ends
     return np.clip(begin - REACH, ask.start, ask.end - span) + span * int(place == 1)
+
+
+def _stays(ask: Ask, place: int, number: int) -> bool:
+    """Whether a head looks at the viewer where it stood: the first alone does where the viewer is what is asked about,
+    none where its speed is compared, which is the same from everywhere."""
+    if number != ask.viewer or ask.at is None:
+        return False
+    return number not in ask.targets or (place == 0 and len(ask.targets) == 1)
 
 
 def _covered(box: FloatArray, width: int, height: int) -> NDArray[np.bool_]:

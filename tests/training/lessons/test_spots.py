@@ -13,6 +13,7 @@ from training.questions.viewpoints import bodies
 
 CUES = scenes(1)[0]
 AROUND = bodies(CUES)
+AGENT = next(number for number, body in enumerate(AROUND) if body.kind == "agent")
 
 
 @pytest.mark.parametrize("kind", ["spd", "dir_pred"])
@@ -46,8 +47,23 @@ def test_from_where_the_camera_stood_all_of_that_moment_is_looked_at(kind: str) 
     assert not moving.cells[2].all()
 
 
+@pytest.mark.parametrize("kind", ["ori", "dir_pred"])
+def test_of_an_agent_that_is_seen_from_where_it_stood_both_are_looked_at(kind: str) -> None:
+    found = spots(CUES, AROUND, Ask(kind, AGENT, (AGENT,), 3, 20, at=11))
+    assert (found.times[0] == 11 // FRAMES_PER_TIME).all()
+    plain = spots(CUES, AROUND, Ask(kind, 0, (AGENT,), 3, 20))
+    assert found.times[1:].tolist() == plain.times[1:].tolist()
+    assert found.cells[1:].tolist() == plain.cells[1:].tolist()
+
+
+def test_an_agents_own_speed_is_compared_by_its_steps() -> None:
+    other = next(number for number in range(1, len(AROUND)) if number != AGENT)
+    found = spots(CUES, AROUND, Ask("spd_comp", AGENT, (other, AGENT), 3, 20, at=11))
+    plain = spots(CUES, AROUND, Ask("spd_comp", 0, (AGENT, other), 3, 20))
+    assert found.times.tolist() == plain.times.tolist()
+
+
 def test_an_agent_that_looks_from_where_it_stood_is_looked_at_then() -> None:
-    viewer = next(number for number, body in enumerate(AROUND) if body.kind == "agent")
-    target = next(number for number in range(1, len(AROUND)) if number != viewer)
-    found = spots(CUES, AROUND, Ask("dis", viewer, (target, 0), 3, 20, at=11))
+    target = next(number for number in range(1, len(AROUND)) if number != AGENT)
+    found = spots(CUES, AROUND, Ask("dis", AGENT, (target, 0), 3, 20, at=11))
     assert 11 // FRAMES_PER_TIME in {int(found.times[head, 0]) for head in range(3) if len(set(found.times[head])) == 1}
