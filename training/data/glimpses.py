@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from training.data.helpers import helpers
 from training.data.scenes import CHUNK, PICKED, SceneStore, glimpsed, observed, tensors_of
 from training.lessons.patches import Objects
 from training.scenes import Scene
@@ -78,8 +77,7 @@ class Growing:
         return observed(self.table, torch.tensor(scenes, device=self.device))
 
     def _made(self, config: SceneConfig, processes: int) -> Iterator[bytes]:
-        # A process that was forked off one with a GPU must not touch it, and torch would: so they start anew.
-        with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+        with helpers(processes) as pool:
             chunks = range(self.most // CHUNK)
             yield from pool.map(_packed, chunks, [config] * len(chunks))
 
@@ -101,7 +99,6 @@ def _pictures(drawn: Any, scenes: int) -> dict[str, Tensor]:
 
 def _packed(number: int, config: SceneConfig) -> bytes:
     """Pickled here: the pool would hand tensors over by open files, of which there are only so many."""
-    torch.set_num_threads(1)
     scenes: list[Scene] = glimpsed(number, config)
     rows = [tensors_of(scene, torch.arange(PICKED)) for scene in scenes]
     known = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
 from training.data.book import printed
+from training.data.helpers import helpers
 from training.data.scenes import GROUP, SceneStore
 
 
@@ -21,8 +18,7 @@ def prepared(store: SceneStore, groups: int, processes: int, tokenizer: Path | N
     missing = [group for group, path in enumerate(done) if not path.exists()]
     if not missing:
         return
-    # A process forked off one with a GPU must not touch it: they start anew.
-    with ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")) as pool:
+    with helpers(processes) as pool:
         count = len(missing)
         for ready, _ in enumerate(pool.map(_make, [store] * count, missing, [tokenizer] * count), 1):
             sys.stderr.write(f"\rscenes: {ready} of {count} groups in {store.directory}" + "\n" * (ready == count))
@@ -35,7 +31,6 @@ def _last(group: int, tokenizer: Path | None) -> str:
 
 
 def _make(store: SceneStore, group: int, tokenizer: Path | None) -> None:
-    torch.set_num_threads(1)
     if tokenizer is None:
         for number in range(GROUP):
             store.chunk(group * GROUP + number)

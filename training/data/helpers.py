@@ -1,0 +1,31 @@
+"""Processes that make scenes beside a run."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from threading import Thread
+
+import torch
+
+
+def helpers(count: int) -> ProcessPoolExecutor:
+    """`count` processes, at least one, with one thread of torch each. They end when this process does, killed or not.
+
+    They start anew: one that was forked off a process with a GPU must not touch it, and torch would.
+    """
+    return ProcessPoolExecutor(max(1, count), mp_context=get_context("spawn"), initializer=_started)
+
+
+def _started() -> None:
+    torch.set_num_threads(1)
+    # A pool's process waits for work at a pipe that it holds open itself, and so would outlive whoever was to send it.
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
