@@ -40,7 +40,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     def never(*_: object, **__: object) -> None:
         raise AssertionError("no process is needed")
 
-    monkeypatch.setattr(stores, "helpers", never)
+    monkeypatch.setattr(stores, "process_pool", never)
     store = SceneStore(tmp_path, SceneConfig())
     tokenizer = tmp_path / "tokenizer-1280"
     for group in range(2):

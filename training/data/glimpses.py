@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from training.data.helpers import helpers
+from training.data.processes import process_pool
 from training.data.scenes import CHUNK, PICKED, SceneStore, glimpsed, observed, tensors_of
 from training.lessons.patches import Objects
 from training.scenes import Scene
@@ -77,7 +77,7 @@ class Growing:
         return observed(self.table, torch.tensor(scenes, device=self.device))
 
     def _made(self, config: SceneConfig, processes: int) -> Iterator[bytes]:
-        with helpers(processes) as pool:
+        with process_pool(processes) as pool:
             chunks = range(self.most // CHUNK)
             yield from pool.map(_packed, chunks, [config] * len(chunks))
 

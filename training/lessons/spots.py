@@ -2,10 +2,12 @@
 
 Token k is about the k-th of 32 even moments of the interval (`training.lessons.samples`). Its first head should look at
 the first thing that the question names, the second at the last one, the third at the one between, or at one of the two.
-Two things are more than that:
+Three things are more than that:
 
 * a speed is a step from a frame to the next, too short to be seen by where a thing is at both ends: where one thing
   moves, the second head looks at it `REACH` frames after the step, another one as many before it;
+* a viewer that is itself asked about, from where it stood at a moment: the first head looks at it then, the others at
+  what it does in the interval;
 * from the camera where it stood at a moment: the third head looks anywhere at that moment. How the camera has turned
   since is told by the light, which `training.lessons.patches` teaches the encoder to see.
 

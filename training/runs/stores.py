@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from training.data.book import printed
-from training.data.helpers import helpers
+from training.data.processes import process_pool
 from training.data.scenes import GROUP, SceneStore
 
 
@@ -18,7 +18,7 @@ def prepared(store: SceneStore, groups: int, processes: int, tokenizer: Path | N
     missing = [group for group, path in enumerate(done) if not path.exists()]
     if not missing:
         return
-    with helpers(processes) as pool:
+    with process_pool(processes) as pool:
         count = len(missing)
         for ready, _ in enumerate(pool.map(_make, [store] * count, missing, [tokenizer] * count), 1):
             sys.stderr.write(f"\rscenes: {ready} of {count} groups in {store.directory}" + "\n" * (ready == count))

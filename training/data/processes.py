@@ -10,7 +10,7 @@ from threading import Thread
 import torch
 
 
-def helpers(count: int) -> ProcessPoolExecutor:
+def process_pool(count: int) -> ProcessPoolExecutor:
     """`count` processes, at least one, with one thread of torch each. They end when this process does, killed or not.
 
     They start anew: one that was forked off a process with a GPU must not touch it, and torch would.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,23 +12,19 @@ import pytest
 
 PARENT = """
 import os, time
-from training.data.helpers import helpers
+from training.data.processes import process_pool
 
-if __name__ == "__main__":
-    pool = helpers(2)
-    running = [pool.submit(os.getpid), pool.submit(time.sleep, 600), pool.submit(time.sleep, 600)]
-    running[0].result()
-    print(*pool._processes, flush=True)
-    time.sleep(600)
+pool = process_pool(2)
+running = [pool.submit(os.getpid), pool.submit(time.sleep, 600), pool.submit(time.sleep, 600)]
+running[0].result()
+print(*pool._processes, flush=True)
+time.sleep(600)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_they_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+def test_they_end_when_their_parent_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         made = [int(number) for number in parent.stdout.readline().split()]
         parent.send_signal(signal.SIGKILL)
