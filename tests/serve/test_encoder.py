@@ -78,7 +78,8 @@ def test_clips_of_one_size_share_a_pass_and_do_not_change_each_other(
     stage = encoder(small, frames)
     counted = passes(stage)
     batched = run(together(stage, clips))
-    assert counted == [4 + 8 + 4, 4]
+    # Clips come in the order in which they happen to be decoded.
+    assert sorted(counted) == [4, 4 + 8 + 4]
     alone = encoder(small, frames)
     for key, made in zip(clips, batched, strict=True):
         expected = run(alone.encode(key)).value
@@ -101,7 +102,6 @@ def test_a_pass_is_bounded_in_patches(small: Path, frames: Frames, clips: list[C
     stage = encoder(small, frames, batch_patches=192 + 384)
     counted = passes(stage)
     run(together(stage, clips))
-    # Clips come in the order in which they happen to be decoded.
     assert (sum(counted), max(counted) <= 4 + 8, len(counted) < len(clips)) == (20, True, True)
     narrow = encoder(small, frames, batch_patches=1)
     counted = passes(narrow)
