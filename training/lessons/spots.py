@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 from training.lessons.samples import SAMPLES
@@ -72,7 +73,7 @@ def spots(cues: Cues, around: tuple[Body, ...], ask: Ask) -> Spots:
         at = _when(ask, place, number, frames)
         times[place] = at // FRAMES_PER_TIME
         first = FRAMES_PER_TIME * times[place]
-        covered = np.stack([_covered(box, width, height) for box in track.boxes])
+        covered = _covered(track.boxes, width, height)
         cells[place] = covered[first] | covered[np.minimum(first + 1, len(covered) - 1)]
         places[:, place] = _places(cues, around[number])[at]
     dt = float(cues.times[-1]) / (len(cues.times) - 1)
@@ -117,18 +118,18 @@ def _stays(ask: Ask, place: int, number: int) -> bool:
     return number not in ask.targets or (place == 0 and len(ask.targets) == 1)
 
 
-def _covered(box: FloatArray, width: int, height: int) -> NDArray[np.bool_]:
-    """[rows * columns] which cells of the grid a box covers most."""
-    if not np.isfinite(box).all():
-        return np.zeros((height // CELL) * (width // CELL), bool)
-    across, down = (_overlap(box[axis], box[axis + 2], side // CELL) for axis, side in ((0, width), (1, height)))
-    area = np.outer(down, across).ravel()
-    return area >= COVERED * area.max()
+def _covered(boxes: FloatArray, width: int, height: int) -> NDArray[np.bool_]:
+    """[F, rows * columns] which cells of the grid each of boxes [F, 4] covers most; none where a box is not known."""
+    across, down = (_overlap(boxes[:, axis::2], side // CELL) for axis, side in ((0, width), (1, height)))
+    area = rearrange(down[:, :, None] * across[:, None, :], "f rows columns -> f (rows columns)")
+    with np.errstate(invalid="ignore"):
+        return area >= COVERED * area.max(1, keepdims=True)
 
 
-def _overlap(low: float, high: float, count: int) -> FloatArray:
+def _overlap(spans: FloatArray, count: int) -> FloatArray:
+    """[F, count] how much of each cell of a side lies in spans [F, 2], in pixels."""
     edges = CELL * np.arange(count + 1.0)
-    return np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None)
+    return np.maximum(np.minimum(spans[:, 1:], edges[1:]) - np.maximum(spans[:, :1], edges[:-1]), 0)
 
 
 def _places(cues: Cues, body: Body) -> FloatArray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.questions.cues import Cues, FloatArray
 from training.questions.templates import HIDDEN, KINDS, LEAST_APART, Ask, quantity
@@ -138,8 +139,12 @@ def _check_boxes(named: list[Body], frame: int) -> None:
 
 
 def _check_seen(named: list[Body], frames: slice) -> None:
-    if any(body.track is not None and body.track.visible[frames].mean() < LEAST_SEEN for body in named):
+    if any(body.track is not None and _share(body.track.visible[frames]) < LEAST_SEEN for body in named):
         raise Refused("out of sight for too long")
+
+
+def _share(seen: NDArray[np.bool_]) -> float:
+    return int(np.count_nonzero(seen)) / len(seen)  # a mean of so few takes six times as long
 
 
 def _check_length(foretold: bool, shortest: float) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from training.questions.candidates import Candidate
 from training.questions.cues import FloatArray
 from training.questions.templates import KINDS
-from training.questions.verbalise import directions, place
+from training.questions.verbalise import Statements, directions, place
 from training.questions.viewpoints import Body
 
 FOLDS = 4
@@ -132,12 +133,17 @@ def _counts(candidates: Sequence[Candidate]) -> IntArray:
 
 
 def _answer(candidate: Candidate) -> FloatArray:
-    meant = np.stack([place(statement) for statement in candidate.statements])
+    return _meant(candidate.ask.kind, candidate.statements)
+
+
+@lru_cache(10_000)
+def _meant(kind: str, statements: Statements) -> FloatArray:
+    """[A] an answer in numbers. Kept for the next time."""
+    meant = np.stack([place(statement) for statement in statements])
     first, last, mean = meant[0], meant[-1], meant.mean(0)
-    kind = KINDS[candidate.ask.kind]
-    if kind.foretells:
+    if KINDS[kind].foretells:
         return _along(first)
-    if kind.say is directions:
+    if KINDS[kind].say is directions:
         return np.concatenate([_along(first), _along(last), mean])
     level = meant[:, 0]
     jumps = np.abs(np.diff(level)).mean() if len(level) > 1 else 0.0

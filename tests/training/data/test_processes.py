@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from training.data.processes import ONE_THREAD, process_pool
 
 PARENT = """
 import os, time
@@ -40,3 +44,11 @@ def _runs(number: int) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def test_each_has_one_thread_and_this_process_keeps_its_own() -> None:
+    before = dict(os.environ)
+    with process_pool(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+        assert {name: pool.submit(os.getenv, name).result() for name in ONE_THREAD} == ONE_THREAD
+    assert dict(os.environ) == before
