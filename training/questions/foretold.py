@@ -138,7 +138,7 @@ def _answer(candidate: Candidate) -> FloatArray:
 
 @lru_cache(10_000)
 def _meant(kind: str, statements: Statements) -> FloatArray:
-    """[A] an answer in numbers. Kept for the next time."""
+    """[A] an answer in numbers; not to be written to, as it is kept for the next time."""
     meant = np.stack([place(statement) for statement in statements])
     first, last, mean = meant[0], meant[-1], meant.mean(0)
     if KINDS[kind].foretells:

@@ -6,7 +6,6 @@ Legend: N samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from itertools import groupby, product
 
 import numpy as np
@@ -64,20 +63,16 @@ def numbered(statements: Sequence[str]) -> str:
     return " ".join(f"({number}) {text}." for number, text in enumerate(statements, 1))
 
 
-@lru_cache(1000)
 def place(statement: str) -> FloatArray:
-    """[3] what a statement means as a number: a unit vector, or a place on a scale. Unknown words mean nothing.
-
-    Kept for the next time, and so read-only.
-    """
+    """[3] what a statement means as a number: a unit vector, or a place on a scale. Unknown words mean nothing."""
     meant = np.zeros(3)
-    meant[0] = _LEVELS.get(statement, 0)
+    if statement in _LEVELS:
+        meant[0] = _LEVELS[statement]
+        return meant
     for word in statement.split("|"):
         axis, sign = _SIGNS.get(word.strip(), (0, 0))
         meant[axis] += sign
-    meant /= 1 if statement in _LEVELS else max(float(np.linalg.norm(meant)), 1.0)
-    meant.flags.writeable = False
-    return meant
+    return meant / max(float(np.linalg.norm(meant)), 1.0)
 
 
 def _merged(labels: Iterable[str]) -> Statements:

@@ -1,4 +1,4 @@
-"""Processes that make scenes do not outlive the run that they make them for."""
+"""Processes that make scenes have one thread each, and do not outlive the run that they make them for."""
 
 from __future__ import annotations
 
