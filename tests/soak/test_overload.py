@@ -30,14 +30,16 @@ from training.embedded import make
 
 pytestmark = pytest.mark.soak
 
-SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "120"))
-PEAK_SECONDS = 60.0  # each of the two times
+SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "180"))
+PEAK_SECONDS = 90.0  # each of the two times
 PEAK_CLIPS = 300  # for a service that answers up to three a second
 FIRST_SECONDS = 30.0  # of every load, not counted
 CLIENTS = 4  # that find the peak: with 2 it is the same, and with 16 there are refusals
-# An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: with 8 frames
-# the ten refusals for each answer would themselves take a sixth of the two cores.
-FRAMES = 16
+# An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: ten refusals for
+# each answer would themselves take 7 % of the two cores, and with 32 frames, which are as many as a service samples by
+# default, take half of that.
+FRAMES = 32
+FPS = 16
 TIMES = 10
 NO_CACHE = {"cache_bytes": 0}
 WAIT_SECONDS = 20.0  # the service's own bound for the queue in this test
@@ -94,7 +96,7 @@ async def _overload(url: str) -> None:
 
 async def _uploaded(http: httpx.AsyncClient, count: int, first: int) -> list[str]:
     """The same clip under `count` ids, from number `first` on."""
-    clip, videos = make_clip(None, seconds=1.0, fps=16, size=(448, 252)), []
+    clip, videos = make_clip(None, seconds=FRAMES / FPS, fps=FPS, size=(448, 252)), []
     for number in range(first, first + count):
         posted = await http.post("/v1/videos", files={"video": ("clip.mp4", unseen(clip, number))})
         videos.append(str(posted.json()["id"]))

@@ -30,6 +30,7 @@ from models.selector import Selector
 from models.tokenizer import QwenTokenizer
 from training.lessons.looking import LookingHead
 from training.lessons.reading import TOKEN_SIZE, ReadingHeads, Told
+from training.loop import states
 from training.tokenizer import save_tokenizer
 from training.untrained import random_decoder
 from training.vocabulary import LATEST_TENTH
@@ -174,6 +175,20 @@ def tokenizer_in(cache: Path, vocab_size: int) -> Path:
     if not (directory / "tokenizer.json").exists():
         save_tokenizer(directory, vocab_size)
     return directory
+
+
+def is_checkpoint(init: str) -> bool:
+    """And no run, whose directory has a `config.json` too."""
+    return (Path(init) / "config.json").is_file() and not states.states(Path(init))
+
+
+def weights_of(init: str) -> Mapping[str, Tensor]:
+    """The module's state; of a checkpoint, decoder and selector alone."""
+    if not is_checkpoint(init):
+        return states.weights(Path(init))
+    layout = checkpoint.open_layout(init)
+    parts = {"decoder.model.": checkpoint.load_decoder(layout).model, "selector.": checkpoint.load_selector(layout)}
+    return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
 
 
 def exported(directory: Path, model: TinyModel, encoder: ImageEncoder, manifest: Mapping[str, Any]) -> None:

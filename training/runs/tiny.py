@@ -9,7 +9,7 @@ Each starts from the run before it (`init`); only the last one writes a checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_decoder, load_encoder, load_selector, open_layout
+from models.checkpoint import load_encoder, open_layout
 from models.config import ModelConfig
 from models.rope import Grid, grid_positions
 from models.tokenizer import QwenTokenizer
@@ -26,12 +26,11 @@ from training.data.book import Book
 from training.data.scenes import CHUNK, GROUP, SceneStore
 from training.lessons import looking, reading
 from training.lessons.pages import Page, Printer
-from training.loop import states
 from training.loop.loop import LoopConfig
 from training.loop.metrics import summed
 from training.loop.task import Metrics, Outcome, Rate, Share, moved
 from training.runs.features import Features
-from training.runs.model import Prefix, TinyModel, exported, tokenizer_in
+from training.runs.model import Prefix, TinyModel, exported, is_checkpoint, tokenizer_in, weights_of
 from training.runs.stores import prepared
 from training.scenes.config import SceneConfig
 
@@ -49,7 +48,8 @@ class TinyConfig:
     of the questions whose heads are pointed at their things while looking is learned. `video`: share of the steps, the
     last ones, in which video tokens stand before geometry tokens: they tell this model little, and double its work.
     `pi3`: a π³ or any checkpoint with an encoder; "read" needs none. `init`: what to go on from, the run before this
-    one or a checkpoint, which has no heads of the lessons: these start anew then.
+    one or a checkpoint, which has no heads of the lessons: these start anew then, and should learn what it says before
+    it learns from them ("look" with `selector_lr` 0). `heads_lr`: theirs; none: that of what they are read off.
     """
 
     lesson: str
@@ -62,6 +62,7 @@ class TinyConfig:
     guided: float = 0.0
     lr: float = 2e-3
     selector_lr: float = 2e-3
+    heads_lr: float | None = None
     video: float = 0.1
     pi3: str = "runs/tiny-pi3/checkpoint"
     init: str | None = None
@@ -100,6 +101,9 @@ class Batch:
     video: bool
 
 
+Tell = Callable[[Tensor, Batch], Tensor]
+
+
 class TinyTask:
     """One of the three lessons; `module` has all parts of the model but the frozen encoder."""
 
@@ -112,10 +116,10 @@ class TinyTask:
         if device.type == "cpu":
             # torch's unfused attention computes bfloat16 in float32 there; transformers' own does not.
             self.module.decoder.model.set_attn_implementation("eager")
-        self.fresh_heads = config.init is None or _is_checkpoint(config.init)
+        self.fresh_heads = config.init is None or is_checkpoint(config.init)
         if config.init is not None:
             kept = self.module.state_dict() if self.fresh_heads else {}
-            self.module.load_state_dict({**kept, **_weights(config.init)})
+            self.module.load_state_dict({**kept, **weights_of(config.init)})
         self.printer = Printer(self.module.tokenizer)
         self.scene = SceneConfig()
         store = SceneStore(Path(config.cache), self.scene, config.per_scene)
@@ -139,14 +143,16 @@ class TinyTask:
     def rates(self) -> Sequence[Rate]:
         lesson, lr, selector = self.config.lesson, self.config.lr, self.config.selector_lr
         reads, looks = lesson in ("read", "answer"), lesson in ("look", "answer")
+        read_lr, look_lr = (rate if self.config.heads_lr is None else self.config.heads_lr for rate in (lr, selector))
+        told = {"read": read_lr, "look": look_lr}.get(lesson, 0.0) * self.fresh_heads
         return [
             Rate("vision tower", r"^decoder\.model\.model\.visual\.", 0),
             Rate("language", r"^decoder\.", lr * reads, 0.02),
             Rate("selector", r"^selector\.", selector * looks, 0.02),
             # What others have learned to say or to hear stays as it is.
-            Rate("told", r"^told\.", lr * (lesson == "read" and self.fresh_heads), 0.02),
-            Rate("reading", r"^reading\.", lr * reads, 0.02),
-            Rate("looking", r"^looking\.", selector * looks, 0.02),
+            Rate("told", r"^told\.", told, 0.02),
+            Rate("reading", r"^reading\.", read_lr * reads, 0.02),
+            Rate("looking", r"^looking\.", look_lr * looks, 0.02),
         ]
 
     def batch(self, step: int, share: Share) -> Batch:
@@ -225,19 +231,28 @@ class TinyTask:
         return self._reading(batch, tokens, self.module.prefix(self.printer.before))
 
     def _look(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        with torch.no_grad():
-            told = self.module.told(batch.samples, batch.types)
-        return self._looking(batch, told)[1:]
+        return self._looking(batch, self._told)[1:]
+
+    def _told(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """What the tokens should be: of the true samples, as the language model reads them. Of a checkpoint nobody
+        knows how: it is learned from the selector's own tokens and from what these say, true or not."""
+        if not self.fresh_heads:
+            with torch.no_grad():
+                return self.module.told(batch.samples, batch.types)
+        said = self.module.looking.sample(tokens / reading.TOKEN_SIZE).float()
+        return self.module.told(said.detach(), batch.types)
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        tokens, looked, more = self._looking(batch, None)
+        tokens, looked, more = self._looking(batch)
         videos = self._videos(batch.clips) if batch.video else None
         prefix = self.module.prefix(self.printer.before, videos, batch.places)
         loss, metrics = self._reading(batch, tokens, prefix)
         return loss + looked, {**metrics, **more}
 
-    def _looking(self, batch: Batch, told: Tensor | None) -> tuple[Tensor, Tensor, Metrics]:
-        """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips, and the lesson about them."""
+    def _looking(self, batch: Batch, tell: Tell | None = None) -> tuple[Tensor, Tensor, Metrics]:
+        """Geometry tokens [B, Q, D] from the encoder's features of the batch's clips, and the lesson about them.
+
+        `tell`: what they should be."""
         features = self._features.of(batch.clips).to(self.device).float()
         guided = self.config.guided if self.module.training else 0.0
         page, rows = batch.page, self.scene.size[1] // self.module.config.frames.side_multiple
@@ -246,7 +261,7 @@ class TinyTask:
                 features, rows, batch.places, batch.clip, batch.seen, page.text, page.text_real, batch.even
             )
         head, known = self.module.looking, (batch.sights, batch.samples, batch.types)
-        return tokens, *looking.lesson(head, heard[0], tokens, *known, told)
+        return tokens, *looking.lesson(head, heard[0], tokens, *known, tell(tokens, batch) if tell else None)
 
     def _videos(self, clips: Sequence[int]) -> Tensor:
         """[S, V, D]: what the frozen vision tower makes of a clip is kept."""
@@ -267,20 +282,6 @@ class TinyTask:
         if self.features is None:
             raise ValueError(f"the lesson {self.config.lesson!r} looks at no clips")
         return self.features
-
-
-def _is_checkpoint(init: str) -> bool:
-    """And no run, whose directory has a `config.json` too."""
-    return (Path(init) / "config.json").is_file() and not states.states(Path(init))
-
-
-def _weights(init: str) -> Mapping[str, Tensor]:
-    """The module's state; of a checkpoint, decoder and selector alone."""
-    if not _is_checkpoint(init):
-        return states.weights(Path(init))
-    layout = open_layout(init)
-    parts = {"decoder.model.": load_decoder(layout).model, "selector.": load_selector(layout)}
-    return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
 
 
 def _wide(tensor: Tensor) -> Tensor:
