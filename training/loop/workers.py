@@ -28,6 +28,14 @@ PATIENCE = 5.0  # seconds: how long the other workers may go on after one has fa
 Result = TypeVar("Result")
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there. A CPU without instructions for it takes ten times as long as for float32."""
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 @dataclass(frozen=True)
 class World:
     """One worker of `size`."""
@@ -55,11 +63,8 @@ class World:
 
     @property
     def has_bf16(self) -> bool:
-        """Whether bfloat16 is fast here. A CPU without instructions for it takes ten times as long as for float32."""
-        if self.device.type != "cpu":
-            return True
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        """Whether bfloat16 is fast here."""
+        return has_bf16(self.device)
 
     def wait(self) -> None:
         if self.size > 1:

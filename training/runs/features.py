@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.encoder import ImageEncoder
 from training.data.scenes import CHUNK, SceneStore
+from training.loop.workers import has_bf16
 from training.whole import replacing
 
 TOGETHER = 8  # clips that are encoded at once
@@ -22,11 +23,14 @@ class Features:
     """In files beside the chunks, under a name that changes with the encoder's weights; on a GPU in its memory, 0.8 MB
     a clip of the tiny sizes.
 
-    The encoder is rounded to bfloat16 first, in which a checkpoint keeps it: these are the features that are served.
+    The encoder is rounded to bfloat16 first, in which a checkpoint keeps it: these are the features that are served. A
+    CPU with instructions for bfloat16 also computes in it, in 0.6 of the time: that moves a feature by 0.2 %, as much
+    as keeping it in bfloat16 does.
     """
 
     def __init__(self, encoder: ImageEncoder, store: SceneStore, chunks: int) -> None:
         self.encoder, self.store = encoder.to(torch.bfloat16).float(), store
+        self.bf16 = encoder.device.type == "cpu" and has_bf16(encoder.device)
         digest = hashlib.sha256()
         for tensor in encoder.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
@@ -67,7 +71,7 @@ class Features:
     def _encoded(self, number: int) -> Tensor:
         parts = []
         for clips in torch.split(self._opened(number), TOGETHER):
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
                 found = self.encoder(rearrange(clips, "s f h w c -> (s f) h w c"))
             parts.append(rearrange(found.to(torch.bfloat16), "(s f) p c -> s f p c", s=len(clips)))
         return torch.cat(parts)
