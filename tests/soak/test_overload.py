@@ -35,9 +35,9 @@ PEAK_SECONDS = 90.0  # each of the two times
 PEAK_CLIPS = 300  # for a service that answers up to three a second
 FIRST_SECONDS = 30.0  # of every load, not counted
 CLIENTS = 4  # that find the peak: with 2 it is the same, and with 16 there are refusals
-# An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: ten refusals for
-# each answer would themselves take 7 % of the two cores, and with 32 frames, which are as many as a service samples by
-# default, take half of that.
+# An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: ten refusals
+# for each answer would themselves take 7 % of the two cores, and with 32 frames, which are as many as a service samples
+# by default, take half of that.
 FRAMES = 32
 FPS = 16
 TIMES = 10
