@@ -32,7 +32,7 @@ pytestmark = pytest.mark.soak
 
 SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "180"))
 PEAK_SECONDS = 90.0  # each of the two times
-PEAK_CLIPS = 300  # for a service that answers up to three a second
+PEAK_CLIPS = 300  # for a service that answers up to 2.5 a second
 FIRST_SECONDS = 30.0  # of every load, not counted
 CLIENTS = 4  # that find the peak: with 2 it is the same, and with 16 there are refusals
 # An answer of 16 frames takes about 2.8 s of one core, and a refusal 20 ms, the client's part included: ten refusals
