@@ -33,6 +33,20 @@ def test_a_refusal_is_asked_again_with_the_same_body_and_id(client: Client, wire
     assert first.form()["video"] == ["video"]
 
 
+def test_a_service_that_is_lost_under_a_request_is_asked_again(client: Client, wire: Wire) -> None:
+    wire.script(Reply(lost=True), Reply(lost=True), Reply(answer()))
+    assert client.ask(b"video", "How?").text == "B"
+    assert len({request.body for request in wire.seen}) == 1
+    assert len({request.headers["x-request-id"] for request in wire.seen}) == 1
+
+
+def test_a_service_that_is_lost_each_time_is_a_broken_connection(client: Client, wire: Wire) -> None:
+    wire.script(*[Reply(lost=True)] * 3)
+    with pytest.raises(ConnectionFailed, match="broke"):
+        client.ask(VIDEO_ID, "How?")
+    wire.assert_over()
+
+
 def test_after_two_retries_the_refusal_is_an_error(client: Client, wire: Wire) -> None:
     wire.script(LOADING, LOADING, problem(429, "busy", headers={"Retry-After": "7"}))
     with pytest.raises(Busy) as caught:
@@ -157,6 +171,7 @@ def test_a_broken_connection_is_not_a_timeout(client: Client, wire: Wire) -> Non
     with pytest.raises(ConnectionFailed, match="broke") as caught:
         client.ask(VIDEO_ID, "How?")
     assert not isinstance(caught.value, TimedOut)
+    assert len(wire.seen) == 1, "an answer had begun"
 
 
 def test_negative_retries_are_refused(connect: Connect) -> None:

@@ -30,6 +30,7 @@ class Reply:
     delay: float = 0  # seconds before anything is sent
     pause: float = 0
     cut: bool = False  # break the connection where the body should end
+    lost: bool = False  # break it before anything is sent
     early: bool = False  # answer before the request's body is read, and close
 
 
@@ -151,6 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: Reply) -> None:
         time.sleep(reply.delay)
+        if reply.lost:
+            self.close_connection = True
+            return
         self.send_response(reply.status)
         headers = {"x-request-id": self.headers.get("X-Request-ID", "")} | dict(reply.headers)
         whole, kind = _whole(reply.body)

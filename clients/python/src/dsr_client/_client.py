@@ -36,8 +36,8 @@ class Client:
 
     `url`: the service; default: the environment's DSR_URL, else http://127.0.0.1:8000. `api_key`: default DSR_API_KEY.
     `timeout`: seconds of silence that are borne while waiting for an answer (310), or an `httpx.Timeout` for every
-    phase; never a bound on the whole call. `retries`: how often a request is sent again when there is no connection, or
-    when the service answers 429 or 503. `transport`: what sends the requests, for a proxy or TLS of your own.
+    phase; never a bound on the whole call. `retries`: how often a request is sent again: after no connection, one that
+    broke before an answer began, 429 or 503. `transport`: what sends the requests, for a proxy or TLS of your own.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Retries as a transport: what is worth another attempt gets one before anybody above hears of it.
 
 Every call of this service may be repeated without harm: an answer is computed from its request alone, and an upload is
-named after its bytes. What is repeated: a connection that could not be made, 429 and 503.
+named after its bytes. What is repeated: a connection that could not be made or
+broke before an answer began, 429 and 503.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ._after import retry_after
 __all__ = ["AsyncRetryTransport", "Retries", "RetryTransport", "once_only"]
 
 _LATER = frozenset({429, 503})
-_UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+_BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 _KEY = "dsr_retry"
 
 
@@ -74,7 +75,7 @@ class RetryTransport(httpx.BaseTransport):
         for done in range(self._retries.count):
             try:
                 response = self._transport.handle_request(request)
-            except _UNCONNECTED:
+            except _BROKEN:
                 if not _may_repeat(request):
                     raise
                 time.sleep(self._retries.pause(done))
@@ -98,7 +99,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         for done in range(self._retries.count):
             try:
                 response = await self._transport.handle_async_request(request)
-            except _UNCONNECTED:
+            except _BROKEN:
                 if not _may_repeat(request):
                     raise
                 await asyncio.sleep(self._retries.pause(done))
