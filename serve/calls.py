@@ -12,6 +12,10 @@ What Ray Serve 2.60 raises where the caller awaits, and what becomes of it here:
 | DeploymentUnavailableError                         | the stage failed to deploy                   | NotReady       |
 | RayServeException from a RayActorError             | an argument's own call died                  | StageLost      |
 
+and by value (`call`), where there is no RayTaskError and the code's error comes as it is:
+
+| AioRpcError, or RuntimeError "Unexpected error (…" | the connection broke, or a message too large | called again   |
+
 A call about a clip names it, and `serve.routing` sends it to the replica that holds the clip.
 """
 
@@ -24,6 +28,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -53,14 +58,19 @@ LOST = (
     WorkerCrashedError,
     RpcError,
     ReplicaUnavailableError,
+    AioRpcError,
 )
 BACKOFF_SECONDS = 0.05
 
 
-async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3) -> Any:
+async def call(
+    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, by_value: bool = False
+) -> Any:
     """The result of `method.remote(*args)`, where `method` is a method of a `DeploymentHandle`.
 
     `clip` is what the call is about: calls with the same go to the same replica, see `serve.routing`.
+    `by_value` is for arguments and results of less than 4 MiB together: they go from process to process by gRPC, in
+    about half the time of a call through Ray's object store.
 
     Only for methods that may run twice: a call whose replica dies is made again, `attempts` times in all; while the
     stage has no replica, it waits for one. An error that the method raised arrives as it was raised, with its own type
@@ -72,7 +82,9 @@ async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attem
         Busy: the stage's queue is full.
         NotReady: the stage is not deployed.
     """
-    method = _about(method, clip)
+    by_reference = _about(method, clip)
+    # Once only: by reference Ray learns that a replica is dead, and any size passes.
+    method = by_reference.options(_by_reference=False) if by_value else by_reference
     lost: BaseException | None = None
     for attempt in range(attempts):
         await _pause(attempt)
@@ -81,6 +93,7 @@ async def call(method: Any, *args: Any, clip: ClipKey | str | None = None, attem
             return await response
         except (Exception, asyncio.CancelledError) as error:
             lost = _lost(error, method, response)
+            method = by_reference
     raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
 
 
@@ -130,9 +143,14 @@ def _lost(error: BaseException, method: Any, response: Any) -> BaseException:
         if _is_cancelled():
             _cancel(response)
             raise error
-    elif not isinstance(error, LOST) or isinstance(error, RayTaskError):
+    elif not (isinstance(error, LOST) or _is_broken_off(error)) or isinstance(error, RayTaskError):
         raise _meant(error, _name(method)) from error  # which holds the other side's traceback, for the log
     return error
+
+
+def _is_broken_off(error: BaseException) -> bool:
+    """A connection that broke before Ray could say what it means: it says that in a bare RuntimeError."""
+    return type(error) is RuntimeError and str(error).startswith("Unexpected error (StatusCode.")
 
 
 def _meant(error: BaseException, stage: str) -> BaseException:

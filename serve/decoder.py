@@ -61,7 +61,9 @@ class Geometry:
 
     async def select(self, clip: ClipKey, text_ids: tuple[int, ...], explain: bool) -> Tensor:
         """[Q, D]"""
-        made: Made[Selected] = await call(self._selector.select, clip, text_ids, explain, clip=clip)
+        made: Made[Selected] = await call(
+            self._selector.select, clip, text_ids, explain, clip=clip, by_value=not explain
+        )
         self.trace = made.trace
         self._attention = made.value.attention if explain else None  # a kept result may have more than was asked for
         return unpack(made.value.tokens, self._device)

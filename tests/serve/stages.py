@@ -26,6 +26,9 @@ class Stage:
     async def add(self, a: int, b: int = 0) -> int:
         return a + b
 
+    async def echo(self, data: bytes, times: int) -> bytes:
+        return data * times
+
     async def die(self, path: str, times: int) -> str:
         note(path, "called")
         if len(notes(path)) <= times:
@@ -87,6 +90,9 @@ class Front:
 
     async def passes(self, name: str, *args: Any) -> Any:
         return await call(getattr(self._stage, name), *args)
+
+    async def passes_so(self, by_value: bool, name: str, *args: Any) -> Any:
+        return await call(getattr(self._stage, name), *args, by_value=by_value)
 
     async def passes_without_call(self, name: str, *args: Any) -> Any:
         return await getattr(self._stage, name).remote(*args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from models.errors import OutOfLimits
 from serve.calls import _meant, call
 from serve.errors import Busy, NotReady, StageLost, UnknownVideo
 from serve.tensors import pack, unpack
+from tests.processes import descendants
 from tests.serve.stages import Front, Stage, notes
 
 APP = "calls"
@@ -63,34 +65,48 @@ def handles() -> Iterator[dict[str, Any]]:
         ray.shutdown()
 
 
+@pytest.fixture(params=[False, True], ids=["by-reference", "by-value"])
+def by_value(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "notes")
 
 
-def test_arguments_and_result_pass(handles: dict[str, Any]) -> None:
-    assert asyncio.run(call(handles["stage"].add, 2, 3)) == 5
+def test_arguments_and_result_pass(handles: dict[str, Any], by_value: bool) -> None:
+    assert asyncio.run(call(handles["stage"].add, 2, 3, by_value=by_value)) == 5
 
 
-def test_a_call_outlives_the_replica_that_dies_under_it(handles: dict[str, Any], path: str) -> None:
-    assert asyncio.run(call(handles["stage"].die, path, 1)) == "alive"
+@pytest.mark.parametrize(
+    ("sent", "times"), [pytest.param(1, 6_000_000, id="result"), pytest.param(6_000_000, 1, id="argument")]
+)
+def test_what_is_too_large_to_go_by_value_arrives_all_the_same(handles: dict[str, Any], sent: int, times: int) -> None:
+    data = asyncio.run(call(handles["stage"].echo, b"x" * sent, times, by_value=True))
+    assert len(data) == 6_000_000
+
+
+def test_a_call_outlives_the_replica_that_dies_under_it(handles: dict[str, Any], path: str, by_value: bool) -> None:
+    assert asyncio.run(call(handles["stage"].die, path, 1, by_value=by_value)) == "alive"
     assert notes(path) == ["called"] * 2
 
 
-def test_a_call_gives_up_after_its_attempts(handles: dict[str, Any], path: str) -> None:
+def test_a_call_gives_up_after_its_attempts(handles: dict[str, Any], path: str, by_value: bool) -> None:
     with pytest.raises(StageLost, match="stage lost its replica 1 times"):
-        asyncio.run(call(handles["stage"].die, path, 99, attempts=1))
+        asyncio.run(call(handles["stage"].die, path, 99, attempts=1, by_value=by_value))
     assert notes(path) == ["called"]
 
 
 @pytest.mark.parametrize("hops", [1, 2])
 def test_an_error_arrives_as_it_was_raised_and_is_not_tried_again(
-    handles: dict[str, Any], path: str, hops: int
+    handles: dict[str, Any], path: str, hops: int, by_value: bool
 ) -> None:
     error = OutOfLimits("31 frames; the limit is 30", field="frames", value=31, limit=30)
-    method = handles["stage"].fail if hops == 1 else handles["front"].passes
+    method = handles["stage"].fail if hops == 1 else handles["front"].passes_so
+    way = [] if hops == 1 else [by_value, "fail"]
     with pytest.raises(OutOfLimits) as caught:
-        asyncio.run(call(method, *(["fail"] if hops == 2 else []), path, error))
+        asyncio.run(call(method, *way, path, error, by_value=by_value))
     assert type(caught.value) is OutOfLimits
     assert vars(caught.value) == vars(error)
     assert str(caught.value) == "31 frames; the limit is 30"
@@ -116,9 +132,9 @@ def test_an_unexpected_error_keeps_its_type_and_brings_the_other_sides_traceback
     assert notes(path) == ["called"]
 
 
-def test_a_cancelled_caller_cancels_the_call(handles: dict[str, Any], path: str) -> None:
+def test_a_cancelled_caller_cancels_the_call(handles: dict[str, Any], path: str, by_value: bool) -> None:
     async def scenario() -> None:
-        task = asyncio.create_task(call(handles["stage"].work, path, 30))
+        task = asyncio.create_task(call(handles["stage"].work, path, 30, by_value=by_value))
         await until(path, ["started"])
         task.cancel()
         await asyncio.wait({task})
@@ -128,25 +144,42 @@ def test_a_cancelled_caller_cancels_the_call(handles: dict[str, Any], path: str)
     asyncio.run(scenario())
 
 
-def test_a_deadline_around_a_call_cancels_it_through_every_stage(handles: dict[str, Any], path: str) -> None:
+def test_a_deadline_around_a_call_cancels_it_through_every_stage(
+    handles: dict[str, Any], path: str, by_value: bool
+) -> None:
     async def scenario() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await call(handles["front"].passes, "work", path, 30)
+                await call(handles["front"].passes_so, by_value, "work", path, 30, by_value=by_value)
         await until(path, ["started", "cancelled"])
 
     asyncio.run(scenario())
 
 
-def test_a_cancellation_on_the_other_side_does_not_cancel_the_caller(handles: dict[str, Any], path: str) -> None:
+def test_a_caller_that_dies_leaves_no_work_behind_where_it_called_by_value(handles: dict[str, Any], path: str) -> None:
+    async def scenario() -> None:
+        task = asyncio.create_task(call(handles["front"].passes_so, True, "work", path, 30, attempts=1))
+        await until(path, ["started"])
+        [front] = (pid for pid, command in descendants().items() if f"ServeReplica:{APP}:front" in command)
+        os.kill(front, signal.SIGKILL)
+        with pytest.raises(StageLost):
+            await task
+        await until(path, ["started", "cancelled"])
+
+    asyncio.run(scenario())
+
+
+def test_a_cancellation_on_the_other_side_does_not_cancel_the_caller(
+    handles: dict[str, Any], path: str, by_value: bool
+) -> None:
     with pytest.raises(StageLost):
-        asyncio.run(call(handles["stage"].cancel_itself, path, attempts=2))
+        asyncio.run(call(handles["stage"].cancel_itself, path, attempts=2, by_value=by_value))
     assert notes(path) == ["called"] * 2
 
 
-def test_a_full_queue_is_busy_and_says_when_to_come_back(handles: dict[str, Any], path: str) -> None:
+def test_a_full_queue_is_busy_and_says_when_to_come_back(handles: dict[str, Any], path: str, by_value: bool) -> None:
     async def scenario() -> list[Any]:
-        calls = [call(handles["narrow"].work, path, 0.5) for _ in range(8)]
+        calls = [call(handles["narrow"].work, path, 0.5, by_value=by_value) for _ in range(8)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     results = asyncio.run(scenario())
