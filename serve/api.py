@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,8 @@ from serve.store import VideoStore
 from serve.tracing import Tracer
 from serve.videos import VideoBackend, Videos
 
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
 
 class Backend(AnswerBackend, VideoBackend, OperationBackend, Protocol):
     """What the routes need of the stages behind them."""
@@ -69,12 +72,13 @@ def create_app(
     sample: Path | None = None,
     fetcher: Fetcher | None = None,
     behind_ray: bool = False,
+    lifespan: Lifespan | None = None,
 ) -> FastAPI:
     """The application of one ingress replica. Ray's HTTP proxy returns request ids itself: say so with `behind_ray`.
 
     `reconstructor`: that stage, where there is one. `claims`: who has sent which video, where there are API keys.
     `sample`: a directory with a clip and a question, for the page to begin with. `fetcher`: by default the
-    one that the settings describe.
+    one that the settings describe. `lifespan`: what is to run for as long as the application does.
 
     Raises:
         BadKeyFile: the settings name a key file that cannot be used.
@@ -83,6 +87,7 @@ def create_app(
         title="dsr-serve",
         version=version("dsr-serve"),
         summary="Ask a video how things move in 3D over time.",
+        lifespan=lifespan,
     )
     forms = dict.fromkeys(("/v1/chat/", "/v1/models"), as_openai)
     # The first that is added is the innermost: the guard gives a request its id and tells what the edge refuses.

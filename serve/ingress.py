@@ -21,6 +21,7 @@ from serve.access.claims import Claims
 from serve.api import create_app
 from serve.calls import LOST, Again, call, stream
 from serve.errors import NotReady, ServiceError
+from serve.front import Front
 from serve.keys import ClipKey
 from serve.messages import Ask, Reply, Report, Said, Scene
 from serve.reconstructions import Reconstructing
@@ -44,7 +45,8 @@ class Stages:
         self._app = app
 
     async def answer(self, ask: Ask) -> Made[Reply]:
-        return await call(self._stages["decoder"].answer, ask, clip=ask.clip)
+        # An explanation is as large as its clip.
+        return await call(self._stages["decoder"].answer, ask, clip=ask.clip, by_value=not ask.explain)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Said | Made[Reply], None]:
         """When a decoder is lost in the middle, another one writes the same text again, and goes on where it stopped:
@@ -121,6 +123,8 @@ class Ingress:
         stages: dict[str, DeploymentHandle],
         reconstructor: ReconstructorStage | None = None,
     ) -> None:
+        listen = settings.listen
+        self._front = None if listen is None else Front(listen, settings.max_ongoing + settings.max_queued)
         behind = Stages(stages, serve.get_replica_context().app_name)
         self._app = create_app(
             behind,
@@ -130,8 +134,13 @@ class Ingress:
             reconstructor=None if reconstructor is None else Reconstructing(behind, reconstructor),
             claims=Claims(store) if settings.access.keys_file is not None else None,
             sample=Path(checkpoint) / "sample",
-            behind_ray=True,
+            behind_ray=self._front is None,
+            lifespan=None if self._front is None else self._front.serving,
         )
+
+    def check_health(self) -> None:
+        if self._front is not None:
+            self._front.check_health()
 
     def edge(self) -> list[Metric]:
         """What this replica has counted, for `/metrics` of whichever replica is asked."""

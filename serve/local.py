@@ -33,7 +33,7 @@ from ray import serve
 from models.errors import CheckpointError
 from serve.access.keyring import BadKeyFile, Keyring
 from serve.app import build
-from serve.settings import MiB, Settings
+from serve.settings import Ingress, MiB, Settings
 
 APP = "dsr"
 LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
@@ -58,10 +58,17 @@ def read_settings(path: Path, **changes: Any) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, port: int, verbose: bool = False, host: str = LOOPBACK) -> Iterator[str]:
-    """Starts Ray and the application, yields the service's URL, and stops both at the end."""
+def running(
+    settings: Settings, port: int, verbose: bool = False, host: str = LOOPBACK, proxied: bool = False
+) -> Iterator[str]:
+    """Starts Ray and the application, yields the service's URL, and stops both at the end.
+
+    `proxied`: behind Ray's own HTTP proxy, as in a cluster; otherwise the ingress answers by itself (`serve.front`).
+    """
     _refuse_open_doors(settings, host)
     _refuse_taken(port, host)
+    if not proxied:
+        settings = _listening(settings, host, port)
     application = build(settings)  # before Ray: a wrong checkpoint is said at once
     # Its own session directory: another Ray on the machine neither finds this one nor is found by it. Socket paths may
     # have 107 bytes, so that the directory must be short.
@@ -77,7 +84,10 @@ def running(settings: Settings, port: int, verbose: bool = False, host: str = LO
             logging_level="info" if verbose else "error",
             _temp_dir=directory,
         )
-        serve.start(http_options={"host": host, "port": port})
+        if proxied:
+            serve.start(http_options={"host": host, "port": port})
+        else:
+            serve.start(proxy_location="Disabled")
         serve.run(application, name=APP, route_prefix="/")
         yield f"http://{LOOPBACK if host in EVERYWHERE else host}:{port}"
     finally:
@@ -87,6 +97,14 @@ def running(settings: Settings, port: int, verbose: bool = False, host: str = LO
             serve.delete(APP)
             ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _listening(settings: Settings, host: str, port: int) -> Settings:
+    try:
+        ingress = Ingress.model_validate({**settings.ingress.model_dump(), "listen": {"host": host, "port": port}})
+    except ValueError as error:
+        raise CannotStart(f"ingress: {error}") from None
+    return settings.model_copy(update={"ingress": ingress})
 
 
 def wait_until_ready(url: str, seconds: float = 120) -> None:
@@ -155,6 +173,8 @@ def _refuse_open_doors(settings: Settings, host: str) -> None:
 
 
 def _refuse_taken(port: int, host: str = LOOPBACK) -> None:
+    if not 1 <= port <= 65535:
+        raise CannotStart(f"port {port}: a port is a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -170,6 +190,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
     parser.add_argument("--host", default=LOOPBACK, help="an address of this machine; others than 127.0.0.1 need keys")
     parser.add_argument("--keys", type=Path, help="a file of API keys: serve/access/keyring.py")
+    parser.add_argument("--proxied", action="store_true", help="behind Ray's own HTTP proxy, as in a cluster: slower")
     parser.add_argument("--ask", action="store_true", help="ask the checkpoint's sample question when ready")
     parser.add_argument("--verbose", action="store_true", help="show the logs of Ray and of every replica")
     arguments = parser.parse_args()
@@ -192,7 +213,7 @@ def main() -> int:
 def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     print(f"starting dsr-serve with {settings.checkpoint} (Ray, then {_plan(settings)}) …", flush=True)
-    with running(settings, arguments.port, arguments.verbose, arguments.host) as url:
+    with running(settings, arguments.port, arguments.verbose, arguments.host, arguments.proxied) as url:
         wait_until_ready(url)
         print(f"ready after {time.monotonic() - start:.0f} s: {url} (API: {url}/docs)", flush=True)
         if arguments.ask and settings.ingress.access.keys_file is not None:

@@ -16,13 +16,15 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from models.errors import InputError, InvalidQuestion, NotAVideo, OutOfLimits, Scalar, Undecodable
 from serve import errors
 from serve.errors import Overload, ServiceError
-from serve.guard import Guard, Respond, new_request_id
+from serve.guard import REQUEST_ID_HEADER, SANE_ID, Guard, Respond, new_request_id
 from serve.schemas import Problem, refusal
 
 MEDIA_TYPE = "application/problem+json"
@@ -135,6 +137,15 @@ def respond(error: Exception, request_id: str, form: Form | None = None) -> Resp
     if form is not None:
         return Response(form(problem).model_dump_json(), problem.status, headers, "application/json")
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+
+
+async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request that has not come as far as the `Guard`, with the id that this would have given it."""
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    request_id = given if SANE_ID.fullmatch(given) else new_request_id()
+    response = respond(error, request_id)
+    response.headers[REQUEST_ID_HEADER] = request_id
+    await response(scope, receive, send)
 
 
 def responder(forms: Mapping[str, Form]) -> Respond:

@@ -1,5 +1,7 @@
 """What runs in Ray Serve's own HTTP proxy, around everything else: `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`.
 
+For clusters; on one machine the ingress answers by itself (`serve.front`).
+
 * Ray lets every client set, by a header, a request's time limit (0: none), whether its work goes on when the client has
   gone, and which replica gets it. That is for who runs a service, not for strangers: such headers are taken away.
 * When an ingress replica dies under a request Ray says nothing, and its server a bare 500; when there is none, or its
@@ -18,8 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import Busy, Overload, StageLost
-from serve.guard import REQUEST_ID_HEADER, SANE_ID, new_request_id
-from serve.problems import respond
+from serve.problems import refuse
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve.proxy:middlewares"
@@ -80,11 +81,7 @@ class _Telling:
         await self._send(message)
 
     async def fail(self, error: Overload) -> None:
-        given = Headers(scope=self._scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if SANE_ID.fullmatch(given) else new_request_id()
-        response = respond(error, request_id)
-        response.headers[REQUEST_ID_HEADER] = request_id
-        await response(self._scope, self._receive, self._send)
+        await refuse(error, self._scope, self._receive, self._send)
 
 
 def middlewares() -> list[Middleware]:

@@ -257,7 +257,15 @@ class Traces(Strict):
     ratio: Annotated[float, Field(ge=0, le=1, description="of the requests whose caller has not decided already")] = 1.0
 
 
+class Listen(Strict):
+    """Where every replica of the ingress answers by itself, without Ray's proxies before it: on one machine alone."""
+
+    host: Annotated[str, Field(description="an address of this machine; others than 127.0.0.1 need keys")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="that the replicas share")] = 8000
+
+
 class Ingress(Stage):
+    listen: Annotated[Listen | None, Field(description="None: Ray's proxies ask it; `serve.local` sets it")] = None
     max_ongoing: Annotated[int, Field(ge=1, description="HTTP requests at a time, per replica")] = 256
     max_body_bytes: Annotated[int, Field(ge=1, description="largest request body: a video in base64")] = 280 * MiB
     deadline_seconds: Annotated[float, Field(gt=0, description="a request that takes longer is answered 504")] = 300
@@ -268,6 +276,12 @@ class Ingress(Stage):
     )
     media_urls: MediaUrls = MediaUrls()
     traces: Traces = Traces()
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.listen is not None and self.autoscale is not None:
+            raise ValueError("autoscale with listen: Ray counts the requests in its proxies, which see none then")
+        return self
 
 
 class Store(Strict):

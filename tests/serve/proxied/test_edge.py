@@ -1,4 +1,5 @@
-"""The real service behind Ray's own proxy: what a stranger's headers cannot do."""
+"""The real service behind Ray's own proxy, as in a cluster: what a stranger's headers cannot do, and how it says that a
+replica died."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,9 +18,23 @@ import pytest
 
 from serve.proxy import CONTROL
 from tests.clips import make_clip
+from tests.fresh import free_port
 from tests.processes import replicas
 from tests.serve.service.asking import QUESTION, ask_by_id
-from tests.serve.service.test_streams import LONG, streamed, under_way
+from tests.serve.service.test_streams import LONG, at_decoder, streamed, under_way
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """In place of the other tests', whose ingress answers by itself."""
+    pytest.importorskip("ray")
+    from serve.local import read_settings, running, wait_until_ready
+
+    store = {"url": str(tmp_path_factory.mktemp("store"))}
+    settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
+    with running(settings, free_port(), proxied=True) as url, httpx.Client(base_url=url, timeout=60) as client:
+        wait_until_ready(url)
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +84,14 @@ def test_a_slow_stream_of_one_is_no_trouble_for_another(service: httpx.Client, v
 
 
 def test_an_ingress_that_dies_under_a_request_is_a_problem_that_says_when_to_come_back(
-    service: httpx.Client, video: str
+    service: httpx.Client,
 ) -> None:
-    body = {"video": {"id": video}, "question": QUESTION, **LONG}
+    clip = make_clip(None, seconds=8, fps=8, size=(420, 420))  # takes seconds, in which the ingress can be killed
+    large = service.post("/v1/videos", files={"video": ("clip.mp4", clip)}).json()["id"]
+    body = {"video": {"id": large}, "question": QUESTION}
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(service.post, "/v1/answers", json=body, headers={"X-Request-ID": "of-the-lost-one"})
-        until(lambda: under_way(service) == 1, seconds=20)
+        until(lambda: at_decoder(service) == 1, seconds=20)
         for pid in replicas("ingress"):
             os.kill(pid, signal.SIGKILL)
         lost = asked.result(timeout=60)
@@ -81,7 +99,7 @@ def test_an_ingress_that_dies_under_a_request_is_a_problem_that_says_when_to_com
     assert int(lost.headers["retry-after"]) >= 1
     assert lost.json()["request_id"] == "of-the-lost-one"
     until(lambda: service.get("/readyz").status_code == 200, seconds=90)
-    until(lambda: under_way(service) == 0, seconds=60)  # Ray tells the decoder that nobody waits any more
+    until(lambda: at_decoder(service) == 0, seconds=60)  # Ray tells the decoder that nobody waits any more
 
 
 def test_rays_side_routes_tell_nothing(service: httpx.Client) -> None:
