@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ from serve.settings import Ingress, MiB, Settings
 APP = "dsr"
 LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 OBJECT_STORE_BYTES = 1024 * MiB
+# A replica's own code and its calls in the loop that Ray has anyway: a tenth of the overhead. All that is long is in
+# threads. For the replicas alone: handles of this process need a loop that runs.
+ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 
 
 class CannotStart(RuntimeError):
@@ -75,15 +78,16 @@ def running(
     directory = tempfile.mkdtemp(prefix="dsr-", dir="/tmp" if Path("/tmp").is_dir() else None)
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, int(settings.cpus) + 2),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=verbose,
-            logging_level="info" if verbose else "error",
-            _temp_dir=directory,
-        )
+        with _inherited({} if proxied else ONE_LOOP):
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, int(settings.cpus) + 2),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level="info" if verbose else "error",
+                _temp_dir=directory,
+            )
         if proxied:
             serve.start(http_options={"host": host, "port": port})
         else:
@@ -97,6 +101,18 @@ def running(
             serve.delete(APP)
             ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """What is started meanwhile has these in its environment, unless ours says otherwise."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 def _listening(settings: Settings, host: str, port: int) -> Settings:

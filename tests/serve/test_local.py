@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.local import _inherited
 from tests.fresh import free_port
 from tests.processes import alive, descendants
 
@@ -86,3 +87,11 @@ def test_what_cannot_start_is_said_in_one_line(given: tuple[str, str], said: str
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_started_inherits_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSR_GIVEN", "ours")
+    before = dict(os.environ)
+    with _inherited({"DSR_GIVEN": "theirs", "DSR_NEW": "new"}):
+        assert {**before, "DSR_NEW": "new"} == dict(os.environ), "what somebody set is as they set it"
+    assert before == dict(os.environ)
