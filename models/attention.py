@@ -1,9 +1,9 @@
 """Attention on CPUs in bfloat16, as blocks of matrix products where they are faster than torch's kernel.
 
 torch's kernel for CPUs multiplies no faster in bfloat16 than in float32, but plain products run 2.5 times as fast on a
-CPU with bfloat16 instructions. A product's result is rounded to bfloat16, which would cost a score of 16 the precision
-of 0.06. So a reference of each row, near its highest score, is subtracted inside the product, before it rounds: softmax
-does not change by it, and the scores that weigh are near zero then, where bfloat16 is fine.
+CPU with bfloat16 instructions. A product's result is rounded to bfloat16, by up to 0.03 of a score of 16. So a reference
+of each row, near its highest score, is subtracted inside the product, before it rounds: softmax does not change by it,
+and the scores that weigh are near zero then, where bfloat16 is fine.
 
 Legend: B sequences, H heads, P = B*H pairs, N queries, K keys, D head size. Scores are scaled by 1/sqrt(D).
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-# Of the sizes that were measured (Zen 4, one thread; D from 16 to 128): fewer rows or scores cost as much as torch's.
+# Measured on Zen 4 with one thread, D from 16 to 128: with fewer rows or scores torch's kernel is as fast or faster.
 MIN_ROWS = 64
 MIN_SCORES = 1 << 18
 
@@ -25,12 +25,16 @@ BLOCK_SCORES = 1 << 19
 """Scores of one block: 1 MiB, which the second cache holds between the product that writes and the one that reads."""
 BLOCK_ROWS = 512
 CAUSAL_ROWS = 128
-"""Rows of a block: as many as there may be, but under the causal mask each block computes half a square in vain."""
+"""Rows of a block: many, but under the causal mask each block computes half a square in vain."""
 
-SAMPLED = 16
-"""The reference is the highest score of every 16th key: nearer to the scores that weigh than the highest of all."""
-MAX_WEIGHT = 4.0
-"""A row's mean weight against its reference, beyond which the sample missed its peak and all keys are looked at."""
+SAMPLED = 8
+"""The reference is the highest score of every 8th key: as near to the scores that weigh as the highest of all."""
+MAX_WEIGHT = 64.0
+"""A row's mean weight against its reference, beyond which the sample missed a peak, and the block is weighed again. With
+normal scores that happens from a standard deviation of 4 to 5 on."""
+
+_LOG2_E = math.log2(math.e)
+"""Scores are taken in units of log 2, because exp2 is faster than exp."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,16 +43,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_with_lse(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:
-    """On a CPU, without gradients: also the log-sum-exps [B, H, N] in float32. `causal`: query i sees keys 0..i."""
-    if blocks_pay(q, k, v):
-        return in_blocks(q, k, v, causal)
-    # The public function of torch keeps the log-sum-exps to itself.
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
-    return out, lse
+    """The same on a CPU, without gradients, and the log-sum-exps [B, H, N] in float32.
+
+    `causal`: query i sees keys 0..i; as many queries as keys.
+    """
+    return in_blocks(q, k, v, causal) if blocks_pay(q, k, v) else _torchs(q, k, v, causal)
 
 
 def blocks_pay(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether `in_blocks` computes this, and faster than torch's kernel."""
+    """Whether `in_blocks` can compute this, and faster than torch's kernel."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not _has_bfloat16():
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
@@ -57,7 +60,7 @@ def blocks_pay(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:
-    """Outputs [B, H, N, D] and log-sum-exps [B, H, N] in float32, in bfloat16 on a CPU; no gradients.
+    """Outputs [B, H, N, D] and log-sum-exps [B, H, N] in float32, of bfloat16 on a CPU; no gradients.
 
     Raises:
         ValueError: `causal` with another number of keys than of queries.
@@ -73,59 +76,66 @@ def in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> tuple[Te
     together = min(pairs, max(1, BLOCK_SCORES // (height * keys)))
     room = q.new_empty(together * height * keys)
     out, lse = torch.empty_like(q), q.new_empty(pairs, rows, dtype=torch.float32)
-    step = SAMPLED
-    for pair in range(0, pairs, together):
-        some = slice(pair, pair + together)
-        for start in range(0, rows, height):
-            part = slice(start, start + height)
-            seen = slice(0, min(start + height, rows) if causal else keys)
-            block = _Block(q[some, part], k[some, seen], v[some, seen], start if causal else None, room)
-            if not block.weigh(step):
-                # Scores of this spread are likely in the other blocks too: none of them tries the sample again.
-                step = 1
-                block.weigh(step)
-            out[some, part], lse[some, part] = block.result()
+    for first in range(0, pairs, together):
+        some = slice(first, first + together)
+        if not _fill(out[some], lse[some], q[some], k[some], v[some], height, causal, room):
+            again = _torchs(q[some][None], k[some][None], v[some][None], causal)
+            out[some], lse[some] = (x[0] for x in again)
     return rearrange(out, "(b h) n d -> b h n d", h=heads), rearrange(lse, "(b h) n -> b h n", h=heads)
 
 
-class _Block:
-    """Queries [P, n, D] over all keys [P, K, D] that they may see. `first`: the place of the first query among the
-    keys, where each sees only those up to its own. Scores are in units of log 2, because exp2 is faster than exp."""
+def _fill(
+    out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int, causal: bool, room: Tensor
+) -> bool:
+    """Writes `out` [P, N, D] and `lse` [P, N], `height` rows at a time. False where weights go beyond all bounds."""
+    scale = _LOG2_E * q.shape[-1] ** -0.5
+    for start in range(0, q.shape[1], height):
+        place = slice(start, start + height)
+        rows = q[:, place]
+        seen = min(start + height, k.shape[1]) if causal else k.shape[1]
+        hidden = _hidden(start, rows.shape[1], seen) if causal else None
+        keys = rearrange(k[:, :seen], "p k d -> p d k")
+        reference = _highest(rows, keys[..., ::SAMPLED], None if hidden is None else hidden[:, ::SAMPLED]) * scale
+        weights = room[: len(q) * rows.shape[1] * seen].view(len(q), rows.shape[1], seen)
+        sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
+        if not float(sums.max()) <= MAX_WEIGHT * seen:
+            # The log-sum-exps that come of it are as good a reference as there is.
+            reference = (reference + sums.log2()).to(q.dtype)
+            sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
+            if not float(sums.max()) <= MAX_WEIGHT * seen:
+                return False
+        torch.div(torch.bmm(weights, v[:, :seen]), sums, out=out[:, place])
+        lse[:, place] = rearrange((sums.log2() + reference) / _LOG2_E, "p n 1 -> p n")
+    return True
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, first: int | None, room: Tensor) -> None:
-        self._q, self._keys, self._v = q, rearrange(k, "p k d -> p d k"), v
-        self._scale = math.log2(math.e) * q.shape[-1] ** -0.5
-        shape = (*q.shape[:2], k.shape[1])
-        self._weights = room[: math.prod(shape)].view(shape)
-        self._hidden: Tensor | None = None
-        if first is not None:
-            places = torch.arange(shape[2])
-            self._hidden = places > rearrange(places[first:], "n -> n 1")
-        self._first = first or 0
 
-    def weigh(self, step: int) -> bool:
-        """Weights of every key, their sums, and the reference from every `step`th key. False where that is too low."""
-        reference = self._highest(step) * -self._scale
-        weights = torch.baddbmm(reference, self._q, self._keys, alpha=self._scale, out=self._weights)
-        if self._hidden is not None:
-            weights[..., self._first :].masked_fill_(self._hidden[:, self._first :], -torch.inf)
-        torch.exp2(weights, out=weights)
-        self._sums = weights.sum(-1, keepdim=True, dtype=torch.float32)
-        self._reference = reference
-        return float(self._sums.max()) <= MAX_WEIGHT * weights.shape[-1]
+def _weigh(
+    weights: Tensor, q: Tensor, keys: Tensor, reference: Tensor, scale: float, hidden: Tensor | None, start: int
+) -> Tensor:
+    """Writes `weights` [P, N, K] = 2^(scores - reference) of q [P, N, D] and keys [P, D, K]; their sums [P, N, 1]."""
+    torch.baddbmm(-reference, q, keys, alpha=scale, out=weights)
+    if hidden is not None:
+        weights[..., start:].masked_fill_(hidden[:, start:], -torch.inf)
+    torch.exp2(weights, out=weights)
+    # Added up in float32 and rounded once; asked for in float32, torch would first copy all weights.
+    return weights.sum(-1, keepdim=True).float()
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Outputs [P, n, D] and log-sum-exps [P, n]."""
-        out = torch.bmm(self._weights, self._v) / self._sums
-        lse = (self._sums.log2() - self._reference) * math.log(2)
-        return out, rearrange(lse, "p n 1 -> p n")
 
-    def _highest(self, step: int) -> Tensor:
-        """[P, n, 1] The first key is always among those looked at, and every query sees it."""
-        scores = torch.bmm(self._q, self._keys[..., ::step])
-        if self._hidden is not None:
-            scores.masked_fill_(self._hidden[:, ::step], -torch.inf)
-        return scores.amax(-1, keepdim=True)
+def _highest(q: Tensor, keys: Tensor, hidden: Tensor | None) -> Tensor:
+    """[P, N, 1]: of the scores of q [P, N, D] and keys [P, D, K], unscaled, but for those `hidden` [N, K]."""
+    scores = torch.bmm(q, keys)
+    return (scores if hidden is None else scores.masked_fill_(hidden, -torch.inf)).amax(-1, keepdim=True)
+
+
+def _hidden(start: int, rows: int, keys: int) -> Tensor:
+    """[rows, keys]: which keys come after the queries from `start` on. The first key is hidden from none."""
+    return torch.arange(keys) > rearrange(torch.arange(start, start + rows), "n -> n 1")
+
+
+def _torchs(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """The public function of torch keeps the log-sum-exps to itself."""
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
+    return out, lse
 
 
 def _has_bfloat16() -> bool:

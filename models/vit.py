@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from models.attention import attention
 from models.rope import rotate_axial
 
 Angles: TypeAlias = tuple[Tensor, Tensor]
@@ -39,8 +40,7 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None:
             q, k = rotate_axial(q, *angles), rotate_axial(k, *angles)
-        seen = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(seen, "b h l e -> b l (h e)"))
+        return self.proj(rearrange(attention(q, k, v), "b h l e -> b l (h e)"))
 
 
 class Mlp(nn.Module):

@@ -12,6 +12,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from models.attention import attention_with_lse
+
 
 class Part(NamedTuple):
     """What queries saw in some of their keys: outputs [N, H, D] and log-sum-exps [N, H]."""
@@ -49,8 +51,7 @@ def merge(first: Part, second: Part) -> Part:
 def _kernel(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """Outputs [1, H, N, D] and log-sum-exps [1, H, N]. The public function of torch keeps the latter to itself."""
     if q.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
-        return out, lse
+        return attention_with_lse(q, k, v, causal)
     if q.dtype in (torch.bfloat16, torch.float16):
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False)
         return out, lse[..., : q.shape[2]]

@@ -1,0 +1,118 @@
+"""Qwen2.5-VL's vision tower with all windows of one length in one call of attention.
+
+transformers calls attention once for every window and frame pair: thousands of small calls for a clip. To an attention
+with "flash" in its name it hands all of them over at once, with the places where they begin. This is such a one, of
+torch's own kernels, for every device and type.
+
+Legend: N patches, W windows of one length, L patches of a window, H heads, D head size. "Window" is here also the frame
+pair that a block of full attention sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
+
+from models.attention import attention
+from models.decoder import Decoder
+
+NAME = "flash_by_window_length"
+
+# Of the largest output. Another order of sums moves float32 by 1e-6 and bfloat16, over 32 blocks, by some percent;
+# windows that are mixed up, by about 1.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+_FRAMES = (4, 140, 168, 3)
+"""Of the check: two frame pairs of 5 x 6 merged patches, which windows of 4 x 4 and of 2 x 2 cut into several lengths."""
+
+
+def batch_windows(decoder: Decoder) -> float:
+    """Changes how the vision tower computes, and checks that it is not changed in what: returns the largest deviation.
+
+    Raises:
+        RuntimeError: it is beyond the tolerance, or transformers does not hand over all windows at once.
+    """
+    noise = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, _FRAMES, dtype=torch.uint8, generator=noise)
+    with torch.inference_mode():
+        expected = decoder.see(frames)
+        _install(decoder.model)
+        found = decoder.see(frames)
+    deviation = float((found - expected).abs().max() / expected.abs().max())
+    limit = TOLERANCE[expected.dtype]
+    if not deviation <= limit:
+        raise RuntimeError(
+            f"the vision tower by window lengths deviates from transformers' by {deviation:.2g} of the largest output, "
+            f"beyond {limit}: the installed transformers computes this model differently"
+        )
+    return deviation
+
+
+def _install(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    AttentionInterface.register(NAME, attend)
+    # The setter alone: `set_attn_implementation` would look for a package of this name.
+    model.model.visual.config._attn_implementation = NAME
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`groups` of (W, L) and, where lengths differ, the patches in the `order` of the groups and the way `back` [N]."""
+
+    groups: tuple[tuple[int, int], ...]
+    order: Tensor | None
+    back: Tensor | None
+
+
+@lru_cache(maxsize=16)  # the blocks of a tower ask for two, again and again
+def windows_of(starts: tuple[int, ...], device: torch.device) -> Windows:
+    """`starts`: where each window begins, and where the last one ends."""
+    by_length: dict[int, list[int]] = {}
+    for start, stop in pairwise(starts):
+        by_length.setdefault(stop - start, []).append(start)
+    groups = tuple((len(firsts), length) for length, firsts in by_length.items())
+    if len(groups) == 1:
+        return Windows(groups, None, None)
+    with torch.inference_mode(False):  # kept for calls with gradients too
+        order = torch.cat(
+            [
+                rearrange(rearrange(torch.tensor(firsts), "w -> w 1") + torch.arange(length), "w l -> (w l)")
+                for length, firsts in by_length.items()
+            ]
+        )
+        return Windows(groups, order.to(device), order.argsort().to(device))
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """As transformers calls it: queries, keys and values [1, H, N, D], `cu_seq_lens_q` [windows + 1] -> [1, N, H, D].
+
+    Raises:
+        RuntimeError: there is no `cu_seq_lens_q`, or there is a mask.
+    """
+    if cu_seq_lens_q is None or attention_mask is not None:
+        raise RuntimeError("the installed transformers does not hand over the vision tower's windows at once")
+    windows = windows_of(tuple(cu_seq_lens_q.tolist()), query.device)
+    parts = [rearrange(x, "1 h n d -> n h d") for x in (query, key, value)]
+    if windows.order is not None:
+        parts = [x[windows.order] for x in parts]
+    split = zip(*(torch.split(x, [count * length for count, length in windows.groups]) for x in parts), strict=True)
+    seen = []
+    for (_, length), group in zip(windows.groups, split, strict=True):
+        q, k, v = (rearrange(x, "(w l) h d -> w h l d", l=length) for x in group)
+        seen.append(rearrange(attention(q, k, v), "w h l d -> (w l) h d"))
+    together = torch.cat(seen)
+    return (together if windows.back is None else together[windows.back])[None], None
