@@ -1,7 +1,7 @@
 """Attention on CPUs in bfloat16, as blocks of matrix products where they are faster than torch's kernel.
 
 torch's kernel for CPUs multiplies no faster in bfloat16 than in float32, but plain products run 2.5 times as fast on a
-CPU with bfloat16 instructions. A product's result is rounded to bfloat16, by up to 0.03 of a score of 16. So a reference
+CPU with bfloat16 instructions. A product's result is rounded to bfloat16: a score of 16 by up to 0.03. So a reference
 of each row, near its highest score, is subtracted inside the product, before it rounds: softmax does not change by it,
 and the scores that weigh are near zero then, where bfloat16 is fine.
 
@@ -21,17 +21,17 @@ from torch import Tensor
 MIN_ROWS = 64
 MIN_SCORES = 1 << 18
 
-BLOCK_SCORES = 1 << 19
-"""Scores of one block: 1 MiB, which the second cache holds between the product that writes and the one that reads."""
-BLOCK_ROWS = 512
+# Of a block. Products want many rows, which is worth more than to stay in the second cache; but under the causal mask
+# each block computes half a square in vain.
+BLOCK_SCORES = 1 << 20
+BLOCK_ROWS = 1024
 CAUSAL_ROWS = 128
-"""Rows of a block: many, but under the causal mask each block computes half a square in vain."""
 
 SAMPLED = 8
 """The reference is the highest score of every 8th key: as near to the scores that weigh as the highest of all."""
 MAX_WEIGHT = 64.0
-"""A row's mean weight against its reference, beyond which the sample missed a peak, and the block is weighed again. With
-normal scores that happens from a standard deviation of 4 to 5 on."""
+"""A row's mean weight against its reference, beyond which the sample missed a peak, and the block is weighed again.
+Normal scores make that happen from a standard deviation of 4 to 5 on."""
 
 _LOG2_E = math.log2(math.e)
 """Scores are taken in units of log 2, because exp2 is faster than exp."""
@@ -84,9 +84,7 @@ def in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> tuple[Te
     return rearrange(out, "(b h) n d -> b h n d", h=heads), rearrange(lse, "(b h) n -> b h n", h=heads)
 
 
-def _fill(
-    out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int, causal: bool, room: Tensor
-) -> bool:
+def _fill(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int, causal: bool, room: Tensor) -> bool:
     """Writes `out` [P, N, D] and `lse` [P, N], `height` rows at a time. False where weights go beyond all bounds."""
     scale = _LOG2_E * q.shape[-1] ** -0.5
     for start in range(0, q.shape[1], height):

@@ -26,7 +26,7 @@ from models.errors import InvalidQuestion
 from models.prompt import LETTERS, build_chat, build_prompt, letter_ids
 from models.rope import Grid
 from models.tokenizer import QwenTokenizer
-from models.tower import batch_windows
+from models.tower import quicken
 from models.video import Clip
 from models.vlm import clip_frames, clip_grid
 from serve.cache import CacheStats
@@ -89,7 +89,7 @@ class Decoder:
         checkpoint.refuse_damaged(layout, "decoder/")
         self._tokenizer = QwenTokenizer(layout.decoder)
         self._decoder = checkpoint.load_decoder(layout, settings.device, self._worker.dtype)
-        batch_windows(self._decoder)
+        quicken(self._decoder)
         limits = Limits(
             memory_bytes=settings.cache_bytes,
             max_tokens=settings.max_tokens,
