@@ -85,7 +85,7 @@ def in_blocks(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> tuple[Te
 
 
 def _fill(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int, causal: bool, room: Tensor) -> bool:
-    """Writes `out` [P, N, D] and `lse` [P, N], `height` rows at a time. False where weights go beyond all bounds."""
+    """Writes `out` [P, N, D] and `lse` [P, N], `height` rows at a time. False where a weight is beyond the type."""
     scale = _LOG2_E * q.shape[-1] ** -0.5
     for start in range(0, q.shape[1], height):
         place = slice(start, start + height)
@@ -96,12 +96,13 @@ def _fill(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int
         reference = _highest(rows, keys[..., ::SAMPLED], None if hidden is None else hidden[:, ::SAMPLED]) * scale
         weights = room[: len(q) * rows.shape[1] * seen].view(len(q), rows.shape[1], seen)
         sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
-        if not float(sums.max()) <= MAX_WEIGHT * seen:
+        highest = float(sums.max())
+        if not math.isfinite(highest):
+            return False
+        if highest > MAX_WEIGHT * seen:
             # The log-sum-exps that come of it are as good a reference as there is.
             reference = (reference + sums.log2()).to(q.dtype)
             sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
-            if not float(sums.max()) <= MAX_WEIGHT * seen:
-                return False
         torch.div(torch.bmm(weights, v[:, :seen]), sums, out=out[:, place])
         lse[:, place] = rearrange((sums.log2() + reference) / _LOG2_E, "p n 1 -> p n")
     return True

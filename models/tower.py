@@ -112,7 +112,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None = None,
     cu_seq_lens_q: Tensor | None = None,
-    **_: Any,
+    **rest: Any,
 ) -> tuple[Tensor, None]:
     """As transformers calls it: queries, keys and values [1, H, N, D], `cu_seq_lens_q` [windows + 1] -> [1, N, H, D].
 

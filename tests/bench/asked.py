@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from models.prompt import Prompt, build_prompt, letter_ids
 from models.rope import Grid
 from models.selector import Memory, Selector
 from models.tokenizer import QwenTokenizer
+from models.tower import quicken
 from serve.cache import Cached
 from serve.engine import Choice, Engine, Film, Limits, Request, Text, chunk_for
 from serve.engine.plain import GenerateEngine
@@ -44,11 +46,13 @@ class Spelled(QwenTokenizer):
 
 @dataclass(frozen=True)
 class Model:
-    """Random weights on the worker's device and in its type."""
+    """Random weights on the worker's device and in its type. `served` is the decoder as the service has it, with the
+    faster vision tower, on the weights of `decoder`, which is as transformers has it."""
 
     config: ModelConfig
     tokenizer: QwenTokenizer
     decoder: Decoder
+    served: Decoder
     encoder: ImageEncoder
     selector: Selector
 
@@ -61,7 +65,9 @@ class Model:
         decoder = Decoder(stages.decoder, config.decoder.tokens_per_second)
         for module in (decoder, stages.encoder, stages.selector):
             module.eval().requires_grad_(False)
-        return cls(config, tokenizer, decoder, stages.encoder, stages.selector)
+        served = copy.deepcopy(decoder, {id(weight): weight for weight in decoder.parameters()})
+        quicken(served)
+        return cls(config, tokenizer, decoder, served, stages.encoder, stages.selector)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Bench:
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
         limits = Limits(self.memory_bytes, chunk_tokens=chunk_for(self.worker.device))
-        engine = Engine(self.model.decoder, self.model.tokenizer, self.worker, limits, self.wrap)
+        engine = Engine(self.model.served, self.model.tokenizer, self.worker, limits, self.wrap)
         try:
             yield engine
         finally:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import attention
 from serve.engine.attention import Part, attend, attend_causal, merge, written_out
 
 HEADS, GROUPS, SIZE = 6, 2, 8
@@ -60,3 +61,27 @@ def test_a_part_of_no_weight_changes_nothing() -> None:
     whole = attend(*made(9, 50))
     nothing = Part(torch.ones_like(whole.out), torch.full_like(whole.lse, -torch.inf))
     torch.testing.assert_close(merge(whole, nothing).out, whole.out, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_bfloat16_is_float32_but_for_its_rounding(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, in_blocks: bool
+) -> None:
+    """By torch's kernel, and by the blocks that compute what is large."""
+    used = []
+
+    def noted(q: Tensor, k: Tensor, v: Tensor) -> bool:
+        used.append(q.shape)
+        return in_blocks
+
+    monkeypatch.setattr(attention, "blocks_pay", noted)
+    q, k, v = (x.bfloat16() for x in made(150, 150))
+    found = (attend_causal if causal else attend)(q, k, v)
+    wanted = expected(q.float(), k.float(), v.float(), causal)
+    assert len(used) == 1
+    assert found.out.dtype == torch.bfloat16
+    assert found.lse.dtype == torch.float32
+    # Steps of bfloat16 near values and weights of at most 4, and near scores of at most 4 from the row's highest.
+    torch.testing.assert_close(found.out.float(), wanted[0], rtol=0, atol=2**-6)
+    torch.testing.assert_close(found.lse, wanted[1], rtol=0, atol=2**-6)
