@@ -1,4 +1,4 @@
-"""`python -m tests.bench [PART …] [--preset bench | --checkpoint DIR] [--clip FILE]`: one JSON object a line.
+"""`python -m tests.bench [PART …] [--preset bench | --checkpoint DIR] [--clip FILE] [--dtype TYPE]`: JSON lines.
 
 Parts, all by default: `service` (cold, warm, overhead), `crowd` (16 clients, streams), `caches` (200 clips), `routing`
 (three decoders, one killed), `engine` (the decoder's engine alone). The last two and `caches` choose their own model.
@@ -31,6 +31,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="measured in place of random weights")
     parser.add_argument("--preset", choices=["tiny", "bench"], default="bench", help="random weights of this size")
     parser.add_argument("--clip", type=Path, help="by default, 4 s of 640x360 px are made")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the service in `service` and `crowd`; it pays on CPUs with instructions for it",
+    )
     parser.add_argument("--port", type=int, default=8899)
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
@@ -47,8 +53,8 @@ def main() -> None:
             make_clip(clip, seconds=SECONDS, fps=FPS, size=SIZE)
         port, store = arguments.port, f"{directory}/store"
         parts: dict[str, Callable[[], Iterator[Record]]] = {
-            "service": lambda: service.measure(checkpoint, clip, port, store),
-            "crowd": lambda: crowd.measure(checkpoint, clip, port, store),
+            "service": lambda: service.measure(checkpoint, clip, port, store, arguments.dtype),
+            "crowd": lambda: crowd.measure(checkpoint, clip, port, store, arguments.dtype),
             "caches": lambda: caches.measure(SAMPLE, port, store),
             "capacity": lambda: capacity.measure(checkpoint, clip, port, store),
             "routing": lambda: routing.measure(TINY, SAMPLE, port, store),

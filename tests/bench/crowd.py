@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from models.vlm import VisionLanguageModel
-from serve.local import read_settings, running, wait_until_ready
+from serve.local import running, wait_until_ready
 from tests.bench.record import Record, median
-from tests.bench.service import OPTIONS, best_reference, question, unseen
+from tests.bench.service import OPTIONS, best_reference, laptop, question, unseen
 
 CLIENTS = 16
 PER_CLIP = (3, 2, 3, 2, 3)  # 2.6 on average
@@ -31,10 +31,9 @@ STREAM_TOKENS = 32
 PATIENT = {"deadline_seconds": 600, "admission": {"patches": 1e9, "answers": 1000}}
 
 
-def measure(checkpoint: str, clip: Path, port: int, store: str) -> Iterator[Record]:
+def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: str = "float32") -> Iterator[Record]:
     model, video = VisionLanguageModel.load(checkpoint), clip.read_bytes()
-    local = Path("deploy/serve-local.yaml")
-    settings = read_settings(local, checkpoint=checkpoint, store={"url": store}, ingress=PATIENT)
+    settings = laptop(checkpoint, store, dtype, ingress=PATIENT)
     with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
         wait_until_ready(url)
         videos = [_uploaded(client, unseen(video, number)) for number in range(CLIPS + 1)]
