@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from ray.serve import Application, Deployment, deployment
@@ -27,6 +28,7 @@ from serve.reconstructor import Reconstructor
 from serve.routing import ClipRouter
 from serve.selector import Selector
 from serve.settings import Access, Admission, Autoscale, ReconstructorStage, RoutedStage, Settings, Stage
+from serve.settings import Ingress as IngressSettings
 
 REPORT_SECONDS = 1.0  # between two reports of a replica's work
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -48,7 +50,7 @@ def build(args: Settings | dict[str, Any]) -> Application:
     layout = recognise(locate(args.checkpoint))
     checkpoint = str(layout.path.resolve())
     store = args.store.model_copy(update={"url": args.store.absolute})
-    access, admission = _access(args.ingress.access), _admission(args, layout.model)
+    access, admission = _access(args.ingress), _admission(args, layout.model)
     ingress = args.ingress.model_copy(update={"access": access, "admission": admission})
 
     deployed = partial(_deployment, args=args)
@@ -101,17 +103,23 @@ def _admission(args: Settings, model: ModelConfig) -> Admission:
     return admission.model_copy(update={"patches": patches, "answers": answers})
 
 
-def _access(access: Access) -> Access:
+def _access(ingress: IngressSettings) -> Access:
     """
     Raises:
         RuntimeError: without keys the service would be open to everybody, which nobody has said that it may be.
     """
+    access, listen = ingress.access, ingress.listen
     if access.keys_file is not None:  # replicas may have another working directory
         return access.model_copy(update={"keys_file": access.keys_file.expanduser().absolute()})
     if not access.open and os.environ.get(HA_PROXY, "0") not in ("", "0"):
         raise RuntimeError(
             f"{HA_PROXY} listens on every address, and behind it every caller seems to be this machine: set "
             "ingress.access.keys_file, or ingress.access.open where everybody who can reach it may use it"
+        )
+    if not access.open and listen is not None and not ip_address(listen.host).is_loopback:
+        raise RuntimeError(
+            f"ingress.listen.host {listen.host} can be reached by others: set ingress.access.keys_file, or "
+            "ingress.access.open where everybody who can reach it may use it"
         )
     return access
 

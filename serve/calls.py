@@ -83,8 +83,7 @@ async def call(
         NotReady: the stage is not deployed.
     """
     by_reference = _about(method, clip)
-    # Once only: by reference Ray learns that a replica is dead, and any size passes.
-    method = by_reference.options(_by_reference=False) if by_value else by_reference
+    method = _by_value(by_reference) if by_value else by_reference
     lost: BaseException | None = None
     for attempt in range(attempts):
         await _pause(attempt)
@@ -103,13 +102,14 @@ class Again:
 
 
 async def stream(
-    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3
+    method: Any, *args: Any, clip: ClipKey | str | None = None, attempts: int = 3, by_value: bool = False
 ) -> AsyncGenerator[Any, None]:
     """What `method` yields, a method of a handle with `options(stream=True)`; otherwise as `call`.
 
     When the call is made again, `Again` comes before what the new one yields. Closing the generator cancels the call.
     """
-    method = _about(method, clip)
+    by_reference = _about(method, clip)
+    method = _by_value(by_reference) if by_value else by_reference
     lost: BaseException | None = None
     for attempt in range(attempts):
         await _pause(attempt)
@@ -125,11 +125,17 @@ async def stream(
             raise
         except (Exception, asyncio.CancelledError) as error:
             lost = _lost(error, method, response)
+            method = by_reference
     raise StageLost(f"{_name(method)} lost its replica {attempts} times", value=attempts) from lost
 
 
 def _about(method: Any, clip: ClipKey | str | None) -> Any:
     return method if clip is None else method.options(session_id=str(clip))
+
+
+def _by_value(method: Any) -> Any:
+    """For the first attempt only: by reference Ray learns that a replica is dead, and any size passes."""
+    return method.options(_by_reference=False)
 
 
 async def _pause(attempt: int) -> None:

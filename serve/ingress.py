@@ -52,7 +52,8 @@ class Stages:
         """When a decoder is lost in the middle, another one writes the same text again, and goes on where it stopped:
         an answer is a function of what is asked (`serve.api` gives every drawn answer a seed)."""
         said = again = 0
-        async with aclosing(stream(self._stages["decoder"].options(stream=True).stream, ask, clip=ask.clip)) as items:
+        written = self._stages["decoder"].options(stream=True).stream
+        async with aclosing(stream(written, ask, clip=ask.clip, by_value=not ask.explain)) as items:
             async for item in items:
                 if isinstance(item, Again):
                     again = said

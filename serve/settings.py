@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -260,8 +261,15 @@ class Traces(Strict):
 class Listen(Strict):
     """Where every replica of the ingress answers by itself, without Ray's proxies before it: on one machine alone."""
 
-    host: Annotated[str, Field(description="an address of this machine; others than 127.0.0.1 need keys")] = "127.0.0.1"
+    host: Annotated[str, Field(description="an IP address of this machine; others than 127.0.0.1 need keys")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, Field(ge=1, le=65535, description="that the replicas share")] = 8000
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        return str(ip_address(host))
 
 
 class Ingress(Stage):

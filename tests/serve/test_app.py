@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import CheckpointError
 from serve.app import FORBIDDEN, HA_PROXY, build
-from serve.settings import Access, EncoderStage, Ingress, Settings, Store
+from serve.settings import Access, EncoderStage, Ingress, Listen, Settings, Store
 
 
 def graph(application: Any) -> dict[str, Any]:
@@ -104,6 +104,17 @@ def test_haproxy_needs_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         build(settings)
     for access in (Access(open=True), Access(keys_file=tmp_path / "keys.yaml")):
         build(settings.model_copy(update={"ingress": Ingress(access=access)}))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_an_address_that_others_reach_needs_keys(host: str, tmp_path: Path) -> None:
+    settings = Settings(store=Store(url=str(tmp_path)))
+    listen = Listen(host=host)
+    with pytest.raises(RuntimeError, match="can be reached by others"):
+        build(settings.model_copy(update={"ingress": Ingress(listen=listen)}))
+    for access in (Access(open=True), Access(keys_file=tmp_path / "keys.yaml")):
+        build(settings.model_copy(update={"ingress": Ingress(listen=listen, access=access)}))
+    build(settings.model_copy(update={"ingress": Ingress(listen=Listen())}))
 
 
 @pytest.mark.parametrize("logs", ["text", "json"])
