@@ -1,11 +1,9 @@
 """Uploads of 200 MB to the real service: what they cost each process in memory, and what is left of a broken one.
 
-What is flat, and what is not. Ray's own HTTP proxy reads a body as fast as it comes into a queue without a bound, and
-so does the replica that the proxy hands it to (Ray 2.60, `ray.serve._private`). In these queues stands what came faster
-than the two can hand it on. PACE is slower than that, and the memory is flat; loopback is faster, and then each of the
-two holds up to the whole body for a second or two, also when the application reads it and does nothing else. The stages
-behind them never notice an upload. Seen on two cores: at 25 MB/s the proxy has 27 MB and the replica 32 MB more than
-before; on loopback, where 200 MB take 1.5 s, 224 MB and 291 MB, and 245 MB and 235 MB when nothing is done with them.
+All of it is flat, on loopback too, where 200 MB take a second: the ingress answers by itself and takes a body only as
+fast as it stores it (3 MB more than before, seen on two cores). Behind Ray's own HTTP proxy, as in a cluster, two
+queues without a bound stand before it (Ray 2.60, `ray.serve._private`), and on loopback proxy and replica had 224 MB
+and 291 MB more.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 PACE = 25 * MB  # bytes/s: 200 Mbit/s
 FLAT = 48 * MB  # a quarter of the body; what one request and its tracing leave behind are 5 to 20 MB
-EDGE = ("ray::ProxyActor", "ray::ServeReplica:dsr:ingress")
+INGRESS = "ray::ServeReplica:dsr:ingress"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +127,7 @@ def test_an_upload_is_flat_in_memory_and_idempotent(uploads: httpx.Client, root:
         paced = uploads.post("/v1/videos", content=form(video, PACE), headers=HEADERS)
     assert paced.status_code == 201, paced.text
     print(f"\n{SIZE // MB} MB at {PACE // MB} MB/s: {told(grown)}")
-    assert any(name.startswith(EDGE[1]) for name in grown), "the replica that took the body was watched"
+    assert any(name.startswith(INGRESS) for name in grown), "the replica that took the body was watched"
     assert max(grown.values()) < FLAT, told(grown)
 
     start = time.monotonic()
@@ -138,10 +136,7 @@ def test_an_upload_is_flat_in_memory_and_idempotent(uploads: httpx.Client, root:
     print(f"{SIZE // MB} MB in {time.monotonic() - start:.1f} s: {told(grown)}")
     assert fast.json() == paced.json(), "the same bytes are the same video"
     assert held(root / "store") == {paced.json()["id"]}
-    behind = {name: size for name, size in grown.items() if not name.startswith(EDGE)}
-    assert max(behind.values()) < FLAT, told(behind)
-    # The body once in a queue and once more as a message on its way; a copy too many would be seen.
-    assert max(grown.values()) < 2 * SIZE, told(grown)
+    assert max(grown.values()) < FLAT, told(grown)
 
 
 def test_an_upload_that_breaks_off_half_way_leaves_nothing_behind(
