@@ -24,12 +24,9 @@ from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
 
 from models.attention import attention
 from models.decoder import Decoder
+from models.parity import deviation
 
 NAME = "flash_by_window_length"
-
-# Of the largest output. Another order of sums moves float32 by 1e-6 and bfloat16, over 32 blocks, by some percent;
-# windows that are mixed up, by about 1.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 _FRAMES = (4, 140, 168, 3)
 """Of the check: two frame pairs of 5 x 6 merged patches. Windows of 4 x 4 and of 2 x 2 are incomplete at the border."""
@@ -47,14 +44,7 @@ def quicken(decoder: Decoder) -> float:
         expected = decoder.see(frames)
         _install(decoder.model)
         found = decoder.see(frames)
-    deviation = float((found - expected).abs().max() / expected.abs().max())
-    limit = TOLERANCE[expected.dtype]
-    if not deviation <= limit:
-        raise RuntimeError(
-            f"the faster vision tower deviates from transformers' by {deviation:.2g} of the largest output, "
-            f"beyond {limit}: the installed transformers computes this model differently"
-        )
-    return deviation
+    return deviation(found, expected, "the faster vision tower")
 
 
 def _install(model: Qwen2_5_VLForConditionalGeneration) -> None:

@@ -13,7 +13,8 @@ from models import attention, tower
 from models.checkpoint import load_decoder
 from models.decoder import Decoder
 from models.layout import Layout
-from models.tower import TOLERANCE, attend, quicken, windows_of
+from models.parity import TOLERANCE
+from models.tower import attend, quicken, windows_of
 
 CPU = torch.device("cpu")
 # Of the largest output: products sum in another order in float32 (eps 1.2e-7). Measured 1e-6.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models import tower
+from models.parity import TOLERANCE
 from serve.decoder import Decoder
 from serve.settings import DecoderStage
 
@@ -30,6 +31,6 @@ def test_the_stage_starts_in_bfloat16() -> None:
 
 
 def test_a_stage_whose_tower_computes_something_else_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tower.TOLERANCE, torch.float32, -1.0)
+    monkeypatch.setitem(TOLERANCE, torch.float32, -1.0)
     with pytest.raises(RuntimeError, match="faster vision tower deviates"):
         stage()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.decoder import Decoder
+from models.parity import TOLERANCE
 from models.tokenizer import QwenTokenizer
 from serve.engine import Engine, Limits, parity
 from serve.engine.transformer import Transformer
@@ -20,7 +21,7 @@ def test_the_forward_pass_is_transformers_own(decoder: Decoder) -> None:
 
 def test_it_is_in_bfloat16_too(decoder: Decoder) -> None:
     halved = Decoder(copy.deepcopy(decoder.model).to(torch.bfloat16))
-    assert 0 < parity.check(halved, Transformer(halved)) < parity.TOLERANCE[torch.bfloat16]
+    assert 0 < parity.check(halved, Transformer(halved)) < TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

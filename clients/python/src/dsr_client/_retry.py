@@ -1,8 +1,7 @@
 """Retries as a transport: what is worth another attempt gets one before anybody above hears of it.
 
 Every call of this service may be repeated without harm: an answer is computed from its request alone, and an upload is
-named after its bytes. What is repeated: a connection that could not be made or
-broke before an answer began, 429 and 503.
+named after its bytes. What is repeated: a connection that could not be made, or broke before an answer began; 429, 503.
 """
 
 from __future__ import annotations
