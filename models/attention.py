@@ -91,30 +91,33 @@ def _fill(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int
         place = slice(start, start + height)
         rows = q[:, place]
         seen = min(start + height, k.shape[1]) if causal else k.shape[1]
-        hidden = _hidden(start, rows.shape[1], seen) if causal else None
+        # The keys before the block are hidden from none of its queries.
+        hidden = _later(start, rows.shape[1], range(start, seen)) if causal else None
+        sample = _later(start, rows.shape[1], range(0, seen, SAMPLED)) if causal else None
         keys = rearrange(k[:, :seen], "p k d -> p d k")
-        reference = _highest(rows, keys[..., ::SAMPLED], None if hidden is None else hidden[:, ::SAMPLED]) * scale
+        reference = _highest(rows, keys[..., ::SAMPLED], sample) * scale
         weights = room[: len(q) * rows.shape[1] * seen].view(len(q), rows.shape[1], seen)
-        sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
+        sums = _weigh(weights, rows, keys, reference, scale, hidden)
         highest = float(sums.max())
         if not math.isfinite(highest):
             return False
         if highest > MAX_WEIGHT * seen:
             # The log-sum-exps that come of it are as good a reference as there is.
             reference = (reference + sums.log2()).to(q.dtype)
-            sums = _weigh(weights, rows, keys, reference, scale, hidden, start)
+            sums = _weigh(weights, rows, keys, reference, scale, hidden)
         torch.div(torch.bmm(weights, v[:, :seen]), sums, out=out[:, place])
         lse[:, place] = rearrange((sums.log2() + reference) / _LOG2_E, "p n 1 -> p n")
     return True
 
 
 def _weigh(
-    weights: Tensor, q: Tensor, keys: Tensor, reference: Tensor, scale: float, hidden: Tensor | None, start: int
+    weights: Tensor, q: Tensor, keys: Tensor, reference: Tensor, scale: float, hidden: Tensor | None
 ) -> Tensor:
-    """Writes `weights` [P, N, K] = 2^(scores - reference) of q [P, N, D] and keys [P, D, K]; their sums [P, N, 1]."""
+    """Writes `weights` [P, N, K] = 2^(scores - reference) of q [P, N, D] and keys [P, D, K]; their sums [P, N, 1].
+    `hidden` [N, the last keys]: which of these weigh nothing."""
     torch.baddbmm(-reference, q, keys, alpha=scale, out=weights)
     if hidden is not None:
-        weights[..., start:].masked_fill_(hidden[:, start:], -torch.inf)
+        weights[..., -hidden.shape[1] :].masked_fill_(hidden, -torch.inf)
     torch.exp2(weights, out=weights)
     # Added up in float32 and rounded once; asked for in float32, torch would first copy all weights.
     return weights.sum(-1, keepdim=True).float()
@@ -126,9 +129,9 @@ def _highest(q: Tensor, keys: Tensor, hidden: Tensor | None) -> Tensor:
     return (scores if hidden is None else scores.masked_fill_(hidden, -torch.inf)).amax(-1, keepdim=True)
 
 
-def _hidden(start: int, rows: int, keys: int) -> Tensor:
-    """[rows, keys]: which keys come after the queries from `start` on. The first key is hidden from none."""
-    return torch.arange(keys) > rearrange(torch.arange(start, start + rows), "n -> n 1")
+def _later(start: int, rows: int, keys: range) -> Tensor:
+    """[rows, keys]: which of these keys come after each of the queries from `start` on."""
+    return torch.arange(keys.start, keys.stop, keys.step) > rearrange(torch.arange(start, start + rows), "n -> n 1")
 
 
 def _torchs(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,8 @@ OBJECT_STORE_BYTES = 1024 * MiB
 # A replica's own code and its calls in the loop that Ray has anyway: a tenth of the overhead. All that is long is in
 # threads. For the replicas alone: handles of this process need a loop that runs.
 ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+# Ray's controller looks after the replicas ten times a second, which takes 5 % of a core from the answers.
+CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
 
 
 class CannotStart(RuntimeError):
@@ -78,7 +80,7 @@ def running(
     directory = tempfile.mkdtemp(prefix="dsr-", dir="/tmp" if Path("/tmp").is_dir() else None)
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        with _inherited({} if proxied else ONE_LOOP):
+        with _inherited(CALM if proxied else {**ONE_LOOP, **CALM}):
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, int(settings.cpus) + 2),

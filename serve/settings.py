@@ -156,7 +156,7 @@ class DecoderStage(ModelStage):
     batch_tokens: Annotated[int, Field(ge=1, description="tokens of one forward pass over questions")] = 1024
     chunk_tokens: Annotated[
         int | None,
-        Field(ge=1, description="of a clip in one pass, how long it holds up others; default: 512, on a GPU 2112"),
+        Field(ge=1, description="of a clip in one pass, how long it holds up others; default: 1056, on a GPU 2112"),
     ] = None
 
 
