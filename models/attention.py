@@ -110,9 +110,7 @@ def _fill(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, height: int
     return True
 
 
-def _weigh(
-    weights: Tensor, q: Tensor, keys: Tensor, reference: Tensor, scale: float, hidden: Tensor | None
-) -> Tensor:
+def _weigh(weights: Tensor, q: Tensor, keys: Tensor, reference: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
     """Writes `weights` [P, N, K] = 2^(scores - reference) of q [P, N, D] and keys [P, D, K]; their sums [P, N, 1].
     `hidden` [N, the last keys]: which of these weigh nothing."""
     torch.baddbmm(-reference, q, keys, alpha=scale, out=weights)
