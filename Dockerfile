@@ -38,7 +38,11 @@ RUN /opt/dsr/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.
 
 # The service itself, with the embedded checkpoint, as an installed package: it tells its version by that.
 FROM dependencies AS package
-COPY pyproject.toml README.md LICENSE ./
+# A C++ compiler, for models/attention.cpp. It stays out of the image; without it torch's kernel computes attention.
+RUN if ! command -v g++ && command -v apt-get; then \
+      apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*; \
+    fi
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY models models
 COPY serve serve
 RUN /opt/dsr/bin/pip install --no-deps --no-build-isolation --target /app . \

@@ -14,7 +14,7 @@ help: ## this list
 
 install: $(INSTALLED) ## the virtual environment in .venv, with the locked versions
 
-$(INSTALLED): pyproject.toml clients/python/pyproject.toml requirements.lock
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml requirements.lock setup.py models/attention.cpp
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dsr-serve needs Python 3.11 or newer: PYTHON=python3.11 make ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
@@ -57,4 +57,4 @@ lock: $(INSTALLED) ## write the installed versions to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .dsr build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .dsr build *.egg-info models/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

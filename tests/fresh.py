@@ -82,7 +82,7 @@ def copy(source: Path = ROOT) -> Iterator[Path]:
 
 def _made(source: Path, folder: str, names: list[str]) -> set[str]:
     """What is no part of the project in a folder below `source`."""
-    caches = {name for name in names if name == "__pycache__" or name.endswith((".egg-info", "_cache"))}
+    caches = {name for name in names if name == "__pycache__" or name.endswith((".egg-info", ".so", "_cache"))}
     return caches | (MADE & set(names) if Path(folder) == source else set())
 
 

@@ -15,6 +15,7 @@ from models.decoder import Decoder
 from models.layout import Layout
 from models.parity import TOLERANCE
 from models.tower import attend, quicken, windows_of
+from tests.models.test_attention import compiled
 
 CPU = torch.device("cpu")
 # Of the largest output: products sum in another order in float32 (eps 1.2e-7). Measured 1e-6.
@@ -45,14 +46,14 @@ def test_the_tower_is_transformers_own(decoder: Decoder, released: Layout, shape
     assert deviation(decoder, load_decoder(released), frames_of(*shape)) < FLOAT32
 
 
-@pytest.mark.parametrize("in_blocks", [False, True])
-def test_it_is_in_bfloat16_too(released: Layout, monkeypatch: pytest.MonkeyPatch, in_blocks: bool) -> None:
-    monkeypatch.setattr(attention, "blocks_pay", lambda q, k, v: in_blocks)
+@pytest.mark.parametrize("with_kernel", [False, pytest.param(True, marks=compiled)])
+def test_it_is_in_bfloat16_too(released: Layout, monkeypatch: pytest.MonkeyPatch, with_kernel: bool) -> None:
+    monkeypatch.setattr(attention, "kernel_pays", lambda q, k, v: with_kernel)
     ours, theirs = (load_decoder(released, dtype=torch.bfloat16) for _ in range(2))
     assert quicken(ours) < TOLERANCE[torch.bfloat16]
     found = deviation(ours, theirs, frames_of(3, 5, 7))
     assert found < TOLERANCE[torch.bfloat16]
-    assert found > 0 or not in_blocks
+    assert found > 0 or not with_kernel
 
 
 def test_windows_of_one_length_are_one_call(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
