@@ -15,6 +15,7 @@ from serve.media.urls import HTTPS_PORT, is_host_name
 MiB = 1024**2
 GiB = 1024**3
 
+DType = Literal["auto", "float32", "bfloat16"]
 CacheBytes = Annotated[int, Field(ge=0, description="bound of this stage's cache, per replica; 0: no cache")]
 
 
@@ -79,7 +80,9 @@ class ModelStage(RoutedStage):
 
     cache_bytes: CacheBytes = 256 * MiB
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    # "auto" is bfloat16 where the device computes it faster (`serve.worker.fastest`), which a replica decides for
+    # itself. Not the default, since replicas on unlike machines would differ in the third digit of a probability.
+    dtype: DType = "float32"
     threads: Annotated[int, Field(ge=0, description="CPU threads of torch; 0: half of the cores")] = 0
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from models.attention import kernel
 from serve.errors import OutOfMemory
 from serve.trace import Stopwatch
 
@@ -28,9 +29,10 @@ class TorchWorker:
     """
 
     def __init__(self, device: str = "cpu", dtype: str = "float32", threads: int = 0) -> None:
-        """`device` as torch names it, `dtype` by its name in torch, `threads` of a CPU: 0 takes half of the cores."""
+        """`device` as torch names it, `dtype` by its name in torch or "auto", `threads` of a CPU: 0 takes half of the
+        cores."""
         self.device = device
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.dtype: torch.dtype = fastest(device) if dtype == "auto" else getattr(torch, dtype)
         # Ray sets OMP_NUM_THREADS to the cores that a replica reserves, and to 1 for a fraction of one. Half of the
         # cores, because encoder and decoder work side by side on a cold clip: with all cores each, it takes twice as
         # long.
@@ -74,6 +76,16 @@ class TorchWorker:
         """Fails when the device no longer computes; for health checks."""
         if torch.ones(2, device=self.device).sum().item() != 2:
             raise RuntimeError(f"{self.device} adds up wrongly")
+
+
+def fastest(device: str) -> torch.dtype:
+    """bfloat16 on a GPU that has it and on a CPU that our attention is compiled for; elsewhere float32.
+
+    On other CPUs bfloat16 is emulated, or attention in it takes as long as in float32.
+    """
+    if device == "cpu":
+        return torch.float32 if kernel() is None else torch.bfloat16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

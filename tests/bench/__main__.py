@@ -33,9 +33,9 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="by default, 4 s of 640x360 px are made")
     parser.add_argument(
         "--dtype",
-        choices=["float32", "bfloat16"],
+        choices=["auto", "float32", "bfloat16"],
         default="float32",
-        help="of the service in `service` and `crowd`; it pays on CPUs with instructions for it",
+        help="of the service in `service` and `crowd`; auto: as `make run` takes it on this machine",
     )
     parser.add_argument("--port", type=int, default=8899)
     arguments = parser.parse_args()

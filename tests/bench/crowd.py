@@ -19,7 +19,7 @@ import httpx
 
 from models.vlm import VisionLanguageModel
 from serve.local import running, wait_until_ready
-from serve.settings import Settings
+from serve.settings import DType, Settings
 from tests.bench.record import Record, median
 from tests.bench.service import OPTIONS, best_reference, laptop, question, unseen
 
@@ -34,7 +34,7 @@ STREAM_TOKENS = 32
 PATIENT = {"deadline_seconds": 600, "admission": {"patches": 1e9, "answers": 1000}}
 
 
-def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: str = "float32") -> Iterator[Record]:
+def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: DType = "float32") -> Iterator[Record]:
     model, recorded = VisionLanguageModel.load(checkpoint), clip.read_bytes()
     settings = laptop(checkpoint, store, dtype, ingress=PATIENT)
     rates, gains, streams = [], [], []

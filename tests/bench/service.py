@@ -15,14 +15,14 @@ import torch
 from models.video import read
 from models.vlm import VisionLanguageModel
 from serve.local import read_settings, running, wait_until_ready
-from serve.settings import Settings
+from serve.settings import DType, Settings
 from tests.bench.record import Record, median
+from tests.typed import typed
 
 OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
 COLD_RUNS = 7
 WARM_RUNS = 50
 REFERENCE_RUNS = 5
-WITH_WEIGHTS = ("encoder", "selector", "decoder")
 
 
 def question(number: int) -> str:
@@ -30,14 +30,14 @@ def question(number: int) -> str:
     return f"How does the distance to the moving object change after {number / 10:.1f} s?"
 
 
-def laptop(checkpoint: str, store: str, dtype: str, **changes: Any) -> Settings:
+def laptop(checkpoint: str, store: str, dtype: DType, **changes: Any) -> Settings:
     """The laptop's settings, with every stage that has weights in this type."""
-    settings = read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store}, **changes)
-    typed = {stage: getattr(settings, stage).model_copy(update={"dtype": dtype}) for stage in WITH_WEIGHTS}
-    return settings.model_copy(update=typed)
+    return typed(
+        read_settings(Path("deploy/serve-local.yaml"), checkpoint=checkpoint, store={"url": store}, **changes), dtype
+    )
 
 
-def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: str = "float32") -> Iterator[Record]:
+def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: DType = "float32") -> Iterator[Record]:
     """Cold and warm answers about one clip, one request at a time, from a service on loopback whose stages compute in
     `dtype`. What it is compared with computes in float32, as models on CPUs do."""
     model = VisionLanguageModel.load(checkpoint)

@@ -38,6 +38,7 @@ ray = pytest.importorskip("ray")
 
 from serve.local import read_settings, running, wait_until_ready  # noqa: E402
 from serve.settings import ReconstructorStage  # noqa: E402
+from tests.typed import typed  # noqa: E402
 
 QUESTION = "How does the distance between the white square and the camera change?"
 OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant."]
@@ -47,10 +48,10 @@ SOURCE = str(Path(dsr_client.__file__).parents[1])
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The laptop's settings, but with a store of its own, a small body limit and a reconstructor of random weights,
-    which have no smooth surface: with the usual limit every pixel would lie at an edge."""
+    """The laptop's settings, but in float32, with a store of its own, a small body limit and a reconstructor of random
+    weights, which have no smooth surface: with the usual limit every pixel would lie at an edge."""
     store = {"url": str(tmp_path_factory.mktemp("store")), "max_bytes": 50_000_000}
-    settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
+    settings = typed(read_settings(Path("deploy/serve-local.yaml"), store=store))
     ingress = settings.ingress.model_copy(update={"max_body_bytes": 3_000_000})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

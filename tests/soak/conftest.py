@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fresh import free_port
+from tests.typed import typed
 
 STAGES = ("frames", "encoder", "selector", "decoder", "ingress")
 Start = Callable[..., str]
@@ -25,7 +26,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
         def begin(checkpoint: str | None = None, **changes: dict[str, Any]) -> str:
             store = {"url": str(tmp_path / "store"), "max_bytes": 500_000_000}
-            settings = read_settings(Path("deploy/serve-local.yaml"), store=store, checkpoint=checkpoint)
+            settings = typed(read_settings(Path("deploy/serve-local.yaml"), store=store, checkpoint=checkpoint))
             update = {
                 name: getattr(settings, name).model_validate({**getattr(settings, name).model_dump(), **change})
                 for name, change in changes.items()

@@ -13,6 +13,7 @@ from tests.processes import replicas
 from tests.soak.conftest import STAGES, Start
 from tests.soak.figures import hand_over_tally
 from tests.soak.load import OPTIONS, PATIENT, asking, known
+from tests.typed import typed
 
 pytestmark = pytest.mark.soak
 
@@ -50,6 +51,6 @@ def _roll_out(root: Path) -> None:
     from serve.local import APP, read_settings
 
     store = {"url": str(root / "store"), "max_bytes": 400_000_000}
-    settings = read_settings(Path("deploy/serve-local.yaml"), store=store)
+    settings = typed(read_settings(Path("deploy/serve-local.yaml"), store=store))
     update = {stage: getattr(settings, stage).model_copy(update={"replicas": 2, "max_ongoing": 60}) for stage in STAGES}
     serve.run(build(settings.model_copy(update=update)), name=APP, route_prefix="/")

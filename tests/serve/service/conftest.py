@@ -13,6 +13,7 @@ from serve.settings import ReconstructorStage, Traces
 from tests.collector import Collector, collecting
 from tests.fresh import free_port
 from tests.serve.service.asking import PI3, ROUGH, TINY
+from tests.typed import typed
 
 
 @pytest.fixture(scope="package")
@@ -28,12 +29,13 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="package")
 def service(store: Path, collector: Collector) -> Iterator[httpx.Client]:
-    """The laptop's settings, but with two selectors, a reconstructor of random weights, a store of its own, a small
-    body limit, and traces."""
+    """The laptop's settings, but in float32, with two selectors, a reconstructor of random weights, a store of its own,
+    a small body limit, and traces."""
     pytest.importorskip("ray")
     from serve.local import read_settings, running, wait_until_ready
 
-    settings = read_settings(Path("deploy/serve-local.yaml"), store={"url": str(store), "max_bytes": 50_000_000})
+    stored = {"url": str(store), "max_bytes": 50_000_000}
+    settings = typed(read_settings(Path("deploy/serve-local.yaml"), store=stored))
     settings = settings.model_copy(
         update={
             "selector": settings.selector.model_copy(update={"replicas": 2}),
