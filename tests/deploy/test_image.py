@@ -39,6 +39,14 @@ def test_no_weights_are_inside_but_the_embedded_ones(image: Image) -> None:
     assert not list((image.files / "app").glob("tests*"))
 
 
+def test_attention_is_compiled_and_the_compiler_stayed_outside(image: Image) -> None:
+    assert len(list((image.files / "app" / "models").glob("_attention.*.so"))) == 1
+    assert run(image.files, image.facts, ["bash", "-c", "command -v g++ gcc cc"]).stdout == ""
+    script = "import ctypes, glob; ctypes.CDLL(*glob.glob('/app/models/_attention.*.so')).dsr_attention"
+    done = run(image.files, image.facts, ["python", "-c", script])
+    assert done.returncode == 0, done.stderr
+
+
 def _is_weights(path: Path) -> bool:
     return (
         path.suffix in {".safetensors", ".pt", ".pth", ".bin"} and not path.is_symlink() and path.stat().st_size > 1e6
