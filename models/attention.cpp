@@ -1,5 +1,5 @@
-// Attention of bfloat16 on CPUs with AVX512-BF16 in one pass: scores and weights stay in the first cache and in float32,
-// so that nothing but inputs, weights and outputs is rounded. Called by models/attention.py, compiled by pip.
+// Attention of bfloat16 on CPUs with AVX512-BF16 in one pass: scores never leave the core's caches and are in float32, so
+// that nothing but inputs, weights and outputs is rounded. Called by models/attention.py, compiled by pip.
 //
 // Products take pairs of bfloat16 and add to float32, 32 at once (vdpbf16ps). So the right side is packed: keys by 64,
 // a pair of dimensions of each side by side; values by dimension, those of two keys side by side.
@@ -51,35 +51,35 @@ class Buffer {
     T* data_;
 };
 
-// C [kTall_, 16 * kWide_] (+)= A B. A [rows, 2 * steps] of bfloat16, B [steps, 16 * kWide_] of pairs; `add` keeps what is
+// C [kHeight, 16 * kWidth] (+)= A B. A [rows, 2 * steps] of bfloat16, B [steps, 16 * kWidth] of pairs; `add` keeps what is
 // in C. The strides of A and C are of rows, of B of steps.
-template <int kTall_, int kWide_>
+template <int kHeight, int kWidth>
 void Multiply(float* c, Index c_stride, const Bfloat16* a, Index a_stride, const Pair* b, Index b_stride, int steps,
               bool add) {
-    __m512 sums[kTall_][kWide_];
+    __m512 sums[kHeight][kWidth];
 #pragma GCC unroll 6
-    for (int i = 0; i < kTall_; ++i)
+    for (int i = 0; i < kHeight; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < kWide_; ++j)
+        for (int j = 0; j < kWidth; ++j)
             sums[i][j] = add ? _mm512_load_ps(c + i * c_stride + j * kLane) : _mm512_setzero_ps();
     for (int step = 0; step < steps; ++step) {
-        __m512i right[kWide_];
+        __m512i right[kWidth];
 #pragma GCC unroll 4
-        for (int j = 0; j < kWide_; ++j) right[j] = _mm512_load_si512(b + step * b_stride + j * kLane);
+        for (int j = 0; j < kWidth; ++j) right[j] = _mm512_load_si512(b + step * b_stride + j * kLane);
 #pragma GCC unroll 6
-        for (int i = 0; i < kTall_; ++i) {
+        for (int i = 0; i < kHeight; ++i) {
             std::int32_t pair;
             std::memcpy(&pair, a + i * a_stride + 2 * step, sizeof(pair));
             const __m512i left = _mm512_set1_epi32(pair);
 #pragma GCC unroll 4
-            for (int j = 0; j < kWide_; ++j)
+            for (int j = 0; j < kWidth; ++j)
                 sums[i][j] = _mm512_dpbf16_ps(sums[i][j], (__m512bh)left, (__m512bh)right[j]);
         }
     }
 #pragma GCC unroll 6
-    for (int i = 0; i < kTall_; ++i)
+    for (int i = 0; i < kHeight; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < kWide_; ++j) _mm512_store_ps(c + i * c_stride + j * kLane, sums[i][j]);
+        for (int j = 0; j < kWidth; ++j) _mm512_store_ps(c + i * c_stride + j * kLane, sums[i][j]);
 }
 
 using Product = void (*)(float*, Index, const Bfloat16*, Index, const Pair*, Index, int, bool);
