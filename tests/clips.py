@@ -31,7 +31,8 @@ CODECS = {
     "mpegts": "libx264",
 }
 ENCODERS = {  # quality that keeps the square sharp, speed, and no chatter
-    "libx264": {"crf": "12", "preset": "veryfast"},
+    # without mbtree, whose assembly reads memory that it never wrote when a picture is one macroblock wide
+    "libx264": {"crf": "12", "preset": "veryfast", "mbtree": "0"},
     "libx265": {"crf": "12", "preset": "veryfast", "x265-params": "log-level=none"},
     "libvpx": {"deadline": "realtime", "cpu-used": "-8"},  # 8 would adapt to how busy the machine is
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
