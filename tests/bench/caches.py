@@ -14,7 +14,8 @@ import httpx
 from serve.local import read_settings, running, wait_until_ready
 from serve.settings import MiB, Settings
 from tests.bench.record import Record, median
-from tests.bench.service import OPTIONS, question, unseen
+from tests.bench.reference import OPTIONS, question
+from tests.bench.service import unseen
 from tests.processes import descendants
 
 CLIPS = 200

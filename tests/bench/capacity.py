@@ -27,7 +27,8 @@ from serve.local import read_settings, running, wait_until_ready
 from serve.settings import Settings
 from tests.bench.crowd import _uploaded
 from tests.bench.record import Record, median
-from tests.bench.service import OPTIONS, question, unseen
+from tests.bench.reference import OPTIONS, question
+from tests.bench.service import unseen
 
 ALONE, TOGETHER = 9, 8
 FRAMES = 8

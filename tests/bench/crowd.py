@@ -17,11 +17,11 @@ from typing import Any
 
 import httpx
 
-from models.vlm import VisionLanguageModel
 from serve.local import running, wait_until_ready
 from serve.settings import DType, Settings
 from tests.bench.record import Record, median
-from tests.bench.service import OPTIONS, best_reference, laptop, question, unseen
+from tests.bench.reference import OPTIONS, question, references
+from tests.bench.service import laptop, unseen
 
 CLIENTS = 16
 PER_CLIP = (3, 2, 3, 2, 3)  # 2.6 on average
@@ -35,16 +35,20 @@ PATIENT = {"deadline_seconds": 600, "admission": {"patches": 1e9, "answers": 100
 
 
 def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: DType = "float32") -> Iterator[Record]:
-    model, recorded = VisionLanguageModel.load(checkpoint), clip.read_bytes()
+    plain, recorded = list(references(checkpoint, dtype)), clip.read_bytes()
     settings = laptop(checkpoint, store, dtype, ingress=PATIENT)
-    rates, gains, streams = [], [], []
+    rates, streams = [], []
+    gains: list[list[float]] = [[] for _ in plain]
     for _ in range(ROUNDS):
         rate, ratios = _round(settings, port, recorded)
         rates.append(rate)
-        gains.append(rate * best_reference(model, recorded))
+        for gain, reference in zip(gains, plain, strict=True):
+            gain.append(rate * reference.seconds(recorded))
         streams += ratios
     yield median("crowd_questions_per_second", rates, "1/s", "absolute")
-    yield median("crowd_speedup", gains, "x", f"models.vlm one after the other, {model.config.name}")
+    for gain, reference in zip(gains, plain, strict=True):
+        baseline = f"{reference.baseline} one after the other, {reference.model.config.name}"
+        yield median(f"crowd_speedup{reference.suffix}", gain, "x", baseline)
     yield median("first_token_over_one_token_answer", streams, "x", "an answer of one token, warm")
 
 

@@ -22,7 +22,8 @@ from ray import serve
 
 from serve.local import APP, read_settings, running, wait_until_ready
 from tests.bench.record import Record, median
-from tests.bench.service import OPTIONS, question, unseen
+from tests.bench.reference import OPTIONS, question
+from tests.bench.service import unseen
 from tests.processes import replicas
 
 DECODERS = 3

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
 
 from models.video import read
 from models.vlm import VisionLanguageModel
 from serve.local import read_settings, running, wait_until_ready
 from serve.settings import DType, Settings
 from tests.bench.record import Record, median
+from tests.bench.reference import OPTIONS, question, references
 from tests.typed import typed
 
-OPTIONS = ["Become larger.", "Become smaller.", "Keep nearly constant.", "Become smaller. Become larger."]
 COLD_RUNS = 7
 WARM_RUNS = 50
-REFERENCE_RUNS = 5
-
-
-def question(number: int) -> str:
-    """Never the same twice, so that no cache knows the geometry tokens of the next one."""
-    return f"How does the distance to the moving object change after {number / 10:.1f} s?"
 
 
 def laptop(checkpoint: str, store: str, dtype: DType, **changes: Any) -> Settings:
@@ -39,8 +30,9 @@ def laptop(checkpoint: str, store: str, dtype: DType, **changes: Any) -> Setting
 
 def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: DType = "float32") -> Iterator[Record]:
     """Cold and warm answers about one clip, one request at a time, from a service on loopback whose stages compute in
-    `dtype`. What it is compared with computes in float32, as models on CPUs do."""
-    model = VisionLanguageModel.load(checkpoint)
+    `dtype`, against the model in process in float32 and, if that is another, in the same type."""
+    plain = list(references(checkpoint, dtype))
+    model = plain[0].model
     video = clip.read_bytes()
     settings = laptop(checkpoint, store, dtype)
     with running(settings, port) as url, httpx.Client(base_url=url, timeout=600) as client:
@@ -55,15 +47,16 @@ def measure(checkpoint: str, clip: Path, port: int, store: str, dtype: DType = "
             floors.append(_floors(client))
             warm.append(_timed(client, None, cold[0][1]["video"]["id"], question(number)))
     yield median("largest_difference_of_a_probability", [_difference(model, video, cold[0][1])], "1", "models.vlm")
-    reference = best_reference(model, video)
     overheads = [wall - sum(answer["timings"].values()) for wall, answer in warm]
     name = model.config.name
     yield median("service_overhead", [1000 * value for value in overheads], "ms", f"sum of stage times, {name}, warm")
     for floor, values in zip(("livez", "refused_question"), zip(*floors, strict=True), strict=True):
         yield median(f"service_floor_{floor}", [1000 * value for value in values], "ms", "absolute")
     yield median("warm_answer", [1000 * wall for wall, _ in warm], "ms", "absolute")
-    yield median("warm_speedup", [reference / wall for wall, _ in warm], "x", "models.vlm, every answer from scratch")
-    yield median("cold_over_reference", [wall / reference for wall, _ in cold], "x", "models.vlm")
+    for reference in plain:
+        seconds, suffix = reference.seconds(video), reference.suffix
+        yield median(f"warm_speedup{suffix}", [seconds / wall for wall, _ in warm], "x", reference.baseline)
+        yield median(f"cold_over_reference{suffix}", [wall / seconds for wall, _ in cold], "x", reference.baseline)
     for stage in cold[0][1]["timings"]:
         yield median(f"cold_{stage}", [1000 * answer["timings"][stage] for _, answer in cold], "ms", "absolute")
 
@@ -99,19 +92,3 @@ def _floors(client: httpx.Client) -> tuple[float, float]:
 def _difference(model: VisionLanguageModel, video: bytes, answer: dict[str, Any]) -> float:
     expected = model.answer(read(video, model.sampling), question(0), OPTIONS).probabilities or {}
     return max(abs(expected[letter] - answer["probabilities"][letter]) for letter in expected)
-
-
-def best_reference(model: VisionLanguageModel, video: bytes) -> float:
-    """Median seconds with the better of one thread and all: on a busy machine torch with all cores mostly waits."""
-    medians = []
-    for threads in {1, os.cpu_count() or 1}:
-        torch.set_num_threads(threads)
-        _reference(model, video, 0)
-        medians.append(statistics.median(_reference(model, video, number) for number in range(REFERENCE_RUNS)))
-    return min(medians)
-
-
-def _reference(model: VisionLanguageModel, video: bytes, number: int) -> float:
-    start = time.perf_counter()
-    model.answer(read(video, model.sampling), question(number), OPTIONS)
-    return time.perf_counter() - start
