@@ -29,7 +29,7 @@ async def _redeploy(url: str, root: Path) -> None:
         before = {stage: replicas(stage) for stage in STAGES}
         async with asking(client, questions, clients=3) as tally:
             await asyncio.sleep(2)
-            await asyncio.to_thread(_roll_out, root)
+            await asyncio.to_thread(_roll_out, url, root)
             await asyncio.to_thread(_until_gone, before)
             await asyncio.sleep(2)
     print(f"\nevery replica replaced: {tally}")
@@ -43,14 +43,17 @@ def _until_gone(before: dict[str, set[int]]) -> None:
         time.sleep(0.5)
 
 
-def _roll_out(root: Path) -> None:
-    """Every stage gets another setting, which only a new replica can have."""
+def _roll_out(url: str, root: Path) -> None:
+    """Every stage gets another setting, which only a new replica can have; the ingress listens where it did."""
     from ray import serve
 
     from serve.app import build
-    from serve.local import APP, read_settings
+    from serve.local import APP, LOOPBACK, read_settings
+    from serve.settings import Listen
 
     store = {"url": str(root / "store"), "max_bytes": 400_000_000}
     settings = typed(read_settings(Path("deploy/serve-local.yaml"), store=store))
     update = {stage: getattr(settings, stage).model_copy(update={"replicas": 2, "max_ongoing": 60}) for stage in STAGES}
+    listen = Listen(host=LOOPBACK, port=int(url.rpartition(":")[2]))
+    update["ingress"] = update["ingress"].model_copy(update={"listen": listen})
     serve.run(build(settings.model_copy(update=update)), name=APP, route_prefix="/")
