@@ -10,12 +10,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.config import EncoderConfig, ModelConfig
 from models.decoder import Decoder
@@ -25,6 +24,9 @@ from models.layout import Files, Layout, opened, read_json, recognise, sha256
 from models.pi3 import IGNORED_KEYS, Pi3, Pi3Config
 from models.selector import Selector
 from models.strict import filled, pretrained
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
 Rules = Sequence[tuple[str, str]]
 
@@ -93,6 +95,8 @@ def load_embeddings(layout: Layout) -> Tensor:
 
 def load_decoder(layout: Layout, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:
     """Vision tower and language model, read by transformers from the decoder's directory."""
+    from transformers import Qwen2_5_VLForConditionalGeneration  # late, as `models.decoder` says
+
     tokens_per_second = layout.model.decoder.tokens_per_second
     others = [*RELEASED_ENCODER, *RELEASED_SELECTOR] if layout.kind == "released" else []
 

@@ -3,6 +3,9 @@
 The wrapper takes embeddings and explicit three-dimensional positions everywhere, so that nothing depends on the mutable
 `rope_deltas` that transformers keeps on the model between calls.
 
+Importing its Qwen2.5-VL takes 3 s and 0.2 GB, so only what has a decoder does it, and this module when it is used: the
+other stages, and whoever starts them, read checkpoints too.
+
 Legend: F frames, T x R x S grid of merged tokens (times, rows, columns), V video tokens = T*R*S, Q geometry tokens,
 L prompt length, B prompts, D model width.
 """
@@ -11,17 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from models.config import DecoderConfig
 from models.prompt import Prompt
 from models.rope import Grid, prompt_positions
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,7 +49,7 @@ class Decoder(nn.Module):
         self.tokens_per_second = tokens_per_second
         # `generate` takes from here what a call leaves open, and Qwen's file penalises repetition: not greedy then.
         stated = model.generation_config
-        self.model.generation_config = GenerationConfig(
+        self.model.generation_config = _plan(
             bos_token_id=stated.bos_token_id, eos_token_id=stated.eos_token_id, pad_token_id=stated.pad_token_id
         )
 
@@ -96,9 +101,7 @@ class Decoder(nn.Module):
         """Greedy token ids of each prompt, up to and including the end token."""
         embeds, positions, mask = _pad(batch, left=True)
         ends = self.end_ids
-        plan = GenerationConfig(
-            max_new_tokens=max_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=min(ends)
-        )
+        plan = _plan(max_new_tokens=max_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=min(ends))
         out = self.model.generate(
             inputs_embeds=embeds, position_ids=positions, attention_mask=mask, generation_config=plan
         )
@@ -130,6 +133,8 @@ def patchify(frames: Tensor, patch: int = 14, merge: int = 2, stride: int = 2) -
 
 def transformers_config(config: DecoderConfig, special: Any) -> Qwen2_5_VLConfig:
     """The configuration of a Qwen2.5-VL of these sizes, with the special ids of `SpecialTokens`."""
+    from transformers import Qwen2_5_VLConfig
+
     text = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -166,6 +171,12 @@ def transformers_config(config: DecoderConfig, special: Any) -> Qwen2_5_VLConfig
         vision_start_token_id=special.vision_start,
         vision_end_token_id=special.vision_end,
     )
+
+
+def _plan(**settings: Any) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(**settings)
 
 
 def _pad(batch: Sequence[Inputs], left: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,17 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
 
 from models.attention import attention
 from models.decoder import Decoder
 from models.parity import deviation
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
 NAME = "flash_by_window_length"
 
@@ -48,6 +50,8 @@ def quicken(decoder: Decoder) -> float:
 
 
 def _install(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    from transformers import AttentionInterface  # late, as `models.decoder` says
+
     AttentionInterface.register(NAME, attend)
     tower = model.model.visual
     # The setter alone: `set_attn_implementation` would look for a package of this name.
