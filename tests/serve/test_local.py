@@ -11,13 +11,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serve.local import _inherited
+from tests.clips import make_clip
 from tests.fresh import free_port
 from tests.processes import alive, descendants
 
 SECONDS = 150
+QUESTION = "How does the square move?"
+LONG = {"max_tokens": "1000", "temperature": "2.0", "seed": "4"}  # 0.5 s
 
 
 @pytest.fixture
@@ -72,6 +76,25 @@ def test_it_answers_the_sample_and_ctrl_c_stops_all_that_it_started_and_nothing_
     assert not [command for pid, command in started.items() if alive(pid)]
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_what_ends_a_container_lets_it_finish_what_it_works_on(terminal: tuple[subprocess.Popen[str], int]) -> None:
+    process, port = terminal
+    read_until(process, "Ctrl-C stops")
+    started = descendants(process.pid)
+    form = {"question": QUESTION, "stream": "true", **LONG}
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        client.stream("POST", "/v1/answers", data=form, files={"video": make_clip(seconds=1)}) as response,
+    ):
+        lines = response.iter_lines()
+        assert next(lines) == "event: token"
+        os.kill(process.pid, signal.SIGTERM)
+        assert "event: answer" in list(lines)
+    assert "stopped" in read_until(process, "stopped")
+    assert process.wait(timeout=30) == 0
+    time.sleep(1)
+    assert not [command for pid, command in started.items() if alive(pid)]
 
 
 @pytest.mark.parametrize(
