@@ -3,7 +3,7 @@
 The wrapper takes embeddings and explicit three-dimensional positions everywhere, so that nothing depends on the mutable
 `rope_deltas` that transformers keeps on the model between calls.
 
-Importing its Qwen2.5-VL takes 3 s and 0.2 GB, so only what has a decoder does it, and this module when it is used: the
+Importing its Qwen2.5-VL takes 3 s and 0.1 GB, so only what has a decoder does it, and this module when it is used: the
 other stages, and whoever starts them, read checkpoints too.
 
 Legend: F frames, T x R x S grid of merged tokens (times, rows, columns), V video tokens = T*R*S, Q geometry tokens,

@@ -31,7 +31,7 @@ CODECS = {
     "mpegts": "libx264",
 }
 ENCODERS = {  # quality that keeps the square sharp, speed, and no chatter
-    # without mbtree, whose assembly reads memory that it never wrote when a picture is one macroblock wide
+    # without mbtree, whose assembly makes other bytes of the same 16x16 frames in one run of twenty
     "libx264": {"crf": "12", "preset": "veryfast", "mbtree": "0"},
     "libx265": {"crf": "12", "preset": "veryfast", "x265-params": "log-level=none"},
     "libvpx": {"deadline": "realtime", "cpu-used": "-8"},  # 8 would adapt to how busy the machine is
