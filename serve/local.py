@@ -80,7 +80,7 @@ def running(
     directory = tempfile.mkdtemp(prefix="dsr-", dir="/tmp" if Path("/tmp").is_dir() else None)
     logging.getLogger("ray.serve").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        with _inherited(CALM if proxied else {**ONE_LOOP, **CALM}), _ended_as_before():
+        with _inherited(CALM if proxied else {**ONE_LOOP, **CALM}), _sigterm_kept():
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, int(settings.cpus) + 2),
@@ -118,7 +118,7 @@ def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_as_before() -> Iterator[None]:
+def _sigterm_kept() -> Iterator[None]:
     """`ray.init` takes SIGTERM, with which containers and systemd end a service, for itself: its handlers abort the
     process, so that nobody waits for what the replicas work on, and files stay behind."""
     if threading.current_thread() is not threading.main_thread():
